@@ -1,0 +1,189 @@
+"""results.json: what a study found. Its JSON Schema is published in the docs (`docs/results.schema.json`).
+
+Nothing here imports torch. Metrics are in their own unit (accuracy and error rate in [0, 1]); times in seconds or
+milliseconds as the name says; sizes in bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FORMAT = 1
+
+Decision = Literal["better", "worse", "equivalent", "undecided"]
+Method = Literal["crossed", "nested", "scalar"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MetricValues(_Frozen):
+    """One metric of one model: a value per seed of `ModelResult.seeds`, their mean and standard deviation (n-1)."""
+
+    values: list[float]
+    mean: float
+    std: float | None = None
+
+
+class Latency(_Frozen):
+    """Milliseconds per call of `batch` examples on the CPU with `threads` threads, in the quiet last stage."""
+
+    batch: int
+    threads: int
+    median_ms: float
+    p90_ms: float
+
+
+class Cost(_Frozen):
+    """What a model costs. Seconds are means over seeds, for all members together, on one of `workers` processes."""
+
+    parameters: int
+    multiply_adds: int
+    bytes: int
+    latency: list[Latency] = []
+    train_seconds: float | None = None
+    record_seconds: float | None = None
+    workers: int = 1
+
+
+class Failure(_Frozen):
+    """A seed whose model failed, or was not run because something it learns from failed."""
+
+    seed: int
+    state: Literal["failed", "not run"]
+    reason: str
+
+
+class Ship(_Frozen):
+    """Which seed to ship: the best on validation data (ties: the lower seed)."""
+
+    seed: int
+    folder: str
+    metric: str
+    value: float
+
+
+class ModelResult(_Frozen):
+    """One model of the study; a generation or a sweep point is a model of its own."""
+
+    model: str
+    point: dict[str, Any] = {}
+    generation: int = 1
+    generations: int = 1
+    members: int = 1
+    network: str
+    teachers: list[str] = []
+    objective: str
+    shared: bool = False
+    seeds: list[int]
+    failures: list[Failure] = []
+    metrics: dict[str, MetricValues] = {}
+    validation: dict[str, MetricValues] = {}
+    cost: Cost | None = None
+    ship: Ship | None = None
+    notes: list[str] = []
+
+
+class Verdict(_Frozen):
+    """One comparison. `difference` is model minus baseline in the metric's unit and own sign; `interval` is 95 %.
+
+    The interval is simultaneous over `comparisons` declared comparisons. `not_worse`: the whole interval lies on the
+    good side of minus the margin. `method` None: too few seeds for an interval.
+    """
+
+    model: str
+    baseline: str
+    metric: str
+    better: Literal["higher", "lower"]
+    model_mean: float
+    baseline_mean: float
+    difference: float
+    interval: tuple[float, float] | None
+    decision: Decision
+    beyond_margin: bool
+    not_worse: bool
+    margin: float
+    seeds: list[int]
+    differences: list[float]
+    examples: int | None
+    method: Method | None
+    comparisons: int
+    level: float = 0.95
+    look: int = 1
+    sign_flip_p: float | None = None
+    sign_flip_smallest_p: float | None = None
+    would_decide: str | None = None
+    differs_in: list[str] = []
+    failed: list[str] = []
+    cost: str | None = None
+    sentence: str
+
+
+class Published(_Frozen):
+    """Numbers printed beside ours: metric -> model -> value."""
+
+    source: str
+    metrics: dict[str, dict[str, float]]
+
+
+class TestReads(_Frozen):
+    """How often this run folder's test set was read, and by how many different plans."""
+
+    __test__ = False
+
+    count: int
+    plans: int
+
+
+class Results(_Frozen):
+    """The whole of results.json."""
+
+    format: int = FORMAT
+    potstill: str
+    title: str
+    story: str | None = None
+    metric: str
+    on: str = "test"
+    margin: float
+    baseline: str | None
+    seeds: list[int]
+    data: dict[str, Any]
+    models: dict[str, ModelResult]
+    verdicts: list[Verdict]
+    published: list[Published] = []
+    test_reads: TestReads
+    plan: dict[str, Any]
+    plan_toml: str
+    environment: dict[str, Any]
+    seconds: float = Field(description="wall time of the runs so far")
+    workers: int
+
+
+class Curve(_Frozen):
+    """Learning curves of one model: per series one list per seed (seeds stop early: lists differ in length)."""
+
+    seeds: list[int]
+    steps: list[list[int]]
+    series: dict[str, list[list[float]]]
+
+
+class Reliability(_Frozen):
+    """Calibration in equal bins of confidence, summed over seeds; a bin's mean is None where it is empty."""
+
+    low: list[float]
+    count: list[int]
+    confidence: list[float | None]
+    accuracy: list[float | None]
+
+
+class Figures(_Frozen):
+    """figures.json: the arrays behind the report's figures. Keys are those of `Results.models`."""
+
+    format: int = FORMAT
+    classes: list[str]
+    curves: dict[str, Curve] = {}
+    confusion: dict[str, list[list[int]]] = {}
+    reliability: dict[str, Reliability] = {}
