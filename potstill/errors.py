@@ -101,7 +101,7 @@ class TrainingError(PotstillError, RuntimeError):
         self.step = step
 
 
-class Interrupted(PotstillError):  # noqa: N818 - a state, not a fault
+class Interrupted(PotstillError):
     """Stopped on request; everything reached so far is saved."""
 
     exit_status = 130
