@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from potstill.errors import RunError, StorageError
 
@@ -53,14 +53,15 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: temporary name, flush, fsync, rename, fsync of the folder."""
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into, whole or absent: temporary name, flush, fsync, rename, fsync of the folder."""
     make_folder(path.parent)
     with explained(path):
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(temporary, 0o644)
@@ -70,6 +71,12 @@ def write_bytes(path: Path, content: bytes) -> None:
                 os.unlink(temporary)
             raise
         sync_folder(path.parent)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    with writing(path) as file:
+        file.write(content)
 
 
 def sync_folder(path: Path) -> None:
@@ -181,3 +188,13 @@ def cache_folder() -> Path:
     if base:
         return Path(base)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "potstill"
+
+
+def tensor_sha256(tensor: Tensor) -> str:
+    """sha256 (hex) over a tensor's dtype, shape and bytes."""
+    import torch
+
+    plain = tensor.detach().cpu().contiguous()
+    digest = hashlib.sha256(f"{plain.dtype}{tuple(plain.shape)}".encode())
+    digest.update(plain.reshape(-1).view(torch.uint8).numpy().data if plain.numel() else b"")
+    return digest.hexdigest()
