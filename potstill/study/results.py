@@ -91,16 +91,17 @@ class Verdict(_Frozen):
     """One comparison. `difference` is model minus baseline in the metric's unit and own sign; `interval` is 95 %.
 
     The interval is simultaneous over `comparisons` declared comparisons. `not_worse`: the whole interval lies on the
-    good side of minus the margin. `method` None: too few seeds for an interval.
+    good side of minus the margin. `method` None: too few seeds for an interval. The means and the difference are
+    None when no seed is complete for both models.
     """
 
     model: str
     baseline: str
     metric: str
     better: Literal["higher", "lower"]
-    model_mean: float
-    baseline_mean: float
-    difference: float
+    model_mean: float | None
+    baseline_mean: float | None
+    difference: float | None
     interval: tuple[float, float] | None
     decision: Decision
     beyond_margin: bool
