@@ -1,8 +1,8 @@
 """Names to functions, with the keys of a plan taken from the functions' own signatures.
 
-A specification is a string (`"mlp:100-50"`, `"flip"`), a table (`{"name": "hinton", "temperature": 4.0}`), or nothing
-but a name. `expand` turns each into a table with the name and the given keys, checked against the signature's keyword-only
-parameters; `call` calls the function with them.
+A specification is a string (`"mlp:100-50"`, `"flip"`) or a table (`{"name": "hinton", "temperature": 4.0}`). `expand`
+turns each into a table with the name and the given keys, checked against the signature's keyword-only parameters;
+`call` calls the function with them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Registry:
         return iter(sorted(self.table))
 
     def parameters(self, name: str) -> dict[str, tuple[Any, Any]]:
-        """Keys a plan may give for `name`: key -> (type, default); the default is `inspect.Parameter.empty` if required."""
+        """Keys a plan may give for `name`: key -> (type, default or `inspect.Parameter.empty` if it must be given)."""
         if name not in self.table:
             raise self.error(unknown(self.kind, name, self.table))
         return _parameters(self.table[name])

@@ -13,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -198,3 +199,14 @@ def tensor_sha256(tensor: Tensor) -> str:
     digest = hashlib.sha256(f"{plain.dtype}{tuple(plain.shape)}".encode())
     digest.update(plain.reshape(-1).view(torch.uint8).numpy().data if plain.numel() else b"")
     return digest.hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON knows it: dataclasses and mappings to dicts, tuples to lists, paths to text."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,124 @@
+"""Device, precision, threads, prediction: plain torch on one device.
+
+`torch.set_float32_matmul_precision("medium")` doubles float32 matrix speed on recent CPUs at float32-level error; it is
+used where `probe_matmul` confirms that error on this machine, and a run records what it used.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from potstill.errors import SettingError
+from potstill.types import Batch, Source, Teacher
+
+Precision = Literal["float32", "bf16"]
+_PROBE_LIMIT = 4e-6  # of the largest element; float32 itself errs by about 4e-7 here, TF32 and bf16 by 1e-3
+
+
+@cache
+def probe_matmul(device: str = "cpu") -> str:
+    """`"medium"` if float32 products keep float32-level error at that setting here, else `"highest"`."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(128, 512, generator=generator), torch.randn(512, 128, generator=generator)
+    exact = a.double() @ b.double()
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        found = (a.to(device) @ b.to(device)).cpu().double()
+    finally:
+        torch.set_float32_matmul_precision(before)
+    error = float((found - exact).abs().max() / exact.abs().max())
+    return "medium" if error <= _PROBE_LIMIT else "highest"
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Where and how to compute. `precision` "bf16" runs forward passes under autocast; losses stay float32."""
+
+    device: str = "cpu"
+    precision: Precision = "float32"
+    channels_last: bool = False
+
+    @staticmethod
+    def pick(precision: Precision = "float32", *, channels_last: bool = False) -> Engine:
+        """The first CUDA device if there is one, else the CPU; `$POTSTILL_DEVICE` overrides."""
+        device = os.environ.get("POTSTILL_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+        if precision not in ("float32", "bf16"):
+            raise SettingError(f'precision is "{precision}"; it can be "float32" or "bf16".')
+        return Engine(device, precision, channels_last)
+
+    @contextmanager
+    def settings(self) -> Iterator[None]:
+        """Set the precision of float32 products inside the block, and put it back."""
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision(probe_matmul(self.device))
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+    def autocast(self) -> Any:
+        """The context for forward passes."""
+        if self.precision == "bf16":
+            return torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16)
+        return nullcontext()
+
+    def place(self, network: nn.Module) -> nn.Module:
+        """Move a network to the device, in the chosen memory layout."""
+        network = network.to(self.device)
+        return network.to(memory_format=torch.channels_last) if self.channels_last else network  # type: ignore[call-overload, no-any-return]
+
+    def move(self, batch: Batch) -> Batch:
+        """Move a batch to the device, in the chosen memory layout; the same object where nothing has to move."""
+        inputs = batch.inputs
+        if self.channels_last and inputs.dim() == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        if self.device == "cpu":
+            if inputs is batch.inputs:
+                return batch
+            return Batch(inputs, batch.labels, batch.labelled, batch.index, batch.teacher, batch.label_smoothing)
+        moved = [t.to(self.device, non_blocking=True) for t in (inputs, batch.labels, batch.labelled)]
+        return Batch(*moved, batch.index, batch.teacher, batch.label_smoothing)
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the last bits of a result; a checkpoint records it."""
+        return {
+            "device": self.device if self.device == "cpu" else torch.cuda.get_device_name(self.device),
+            "precision": self.precision,
+            "channels_last": self.channels_last,
+            "matmul": probe_matmul(self.device),
+            "cpu": torch.backends.cpu.get_cpu_capability(),
+            "machine": platform.machine(),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+        }
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Use `number` torch threads inside the block, and put the number back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def predict(teacher: Teacher, source: Source, *, view: int = 0, batch_size: int = 512) -> Tensor:
+    """What a teacher (or a model) answers for every row of a source: (n, K), or (n, members, K), float32 on the CPU."""
+    answers = []
+    with torch.inference_mode(), Engine.pick().settings():
+        for start in range(0, len(source), batch_size):
+            index = torch.arange(start, min(start + batch_size, len(source)))
+            answers.append(teacher(source.fetch(index, view).inputs).detach().float().cpu())  # type: ignore[arg-type]
+    return torch.cat(answers).clone()

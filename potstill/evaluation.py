@@ -1,0 +1,147 @@
+"""A model on a split: predictions, metrics, cost. Latency is measured here, alone on the machine, by the study's last stage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from potstill import engine, metrics, networks, storage
+from potstill.errors import DataError, TeacherError
+from potstill.losses import class_logits
+from potstill.networks.model import Model
+from potstill.types import Source, Teacher
+
+QUALITY = ("accuracy", "error_rate", "cross_entropy", "macro_f1", "calibration_error", "brier", "uncertainty")
+AGAINST_TEACHER = ("agreement", "teacher_kl")
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What a model predicts on a split: log-probabilities (n, K) float32 and, where known, labels (n,) int64."""
+
+    log_probs: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    labelled: NDArray[np.bool_]
+
+    def save(self, path: Path) -> str:
+        """Write them as safetensors; returns the sha256."""
+        return storage.write_tensors(
+            path,
+            {
+                "log_probs": torch.from_numpy(self.log_probs),
+                "labels": torch.from_numpy(self.labels),
+                "labelled": torch.from_numpy(self.labelled),
+            },
+        )
+
+
+def load_predictions(path: Path) -> Predictions:
+    """Read what `Predictions.save` wrote."""
+    found = {name: tensor.numpy() for name, tensor in storage.read_tensors(path).items()}
+    return Predictions(found["log_probs"], found["labels"], found["labelled"])
+
+
+def predict(model: Teacher, source: Source, *, batch_size: int = 512) -> Predictions:
+    """Log-probabilities of a model, or of an ensemble: the log of the MEAN of its members' probabilities at T = 1."""
+    answers = engine.predict(model, source, batch_size=batch_size)
+    if model.kind == "values":
+        raise TeacherError("This model answers values, not logits or probabilities; only classification is built.")
+    if answers.dim() == 2:
+        answers = answers[:, None, :]
+    if model.kind == "probabilities":
+        if answers.shape[-1] == 1:
+            answers = torch.cat([1 - answers, answers], -1)
+        logs = answers.double().clamp_min(float(np.finfo(np.float32).tiny)).log()
+    else:
+        logs = class_logits(answers.double()).log_softmax(-1)
+    mean = logs.logsumexp(1) - np.log(logs.shape[1])
+    return Predictions(mean.float().numpy(), source.labels.numpy(), source.labelled.numpy())
+
+
+@dataclass(frozen=True)
+class Evaluation(Mapping[str, float]):
+    """Metrics of one model on one split, by name; `examples` counts the labelled rows they are means over."""
+
+    values_by_name: Mapping[str, float]
+    examples: int
+
+    def __getitem__(self, name: str) -> float:
+        return self.values_by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values_by_name)
+
+    def __len__(self) -> int:
+        return len(self.values_by_name)
+
+    def __str__(self) -> str:
+        width = max(map(len, self))
+        rows = [f"{name:<{width}}  {value:.4f}" for name, value in self.items()]
+        return "\n".join([f"{self.examples:,} examples", *rows])
+
+
+def measure(found: Predictions, names: Sequence[str] = QUALITY, teacher: Predictions | None = None) -> Evaluation:
+    """Metrics of predictions on their labelled rows; agreement with a teacher's predictions on all rows."""
+    rows = found.labelled
+    if not rows.any():
+        raise DataError("No row of this split carries a label: there is nothing to evaluate on.")
+    values = {}
+    for name in names:
+        metric = metrics.get(name, classes=found.log_probs.shape[1])
+        if not metric.needs_teacher:
+            values[name] = metric.value(found.log_probs[rows], found.labels[rows])
+        elif teacher is not None:
+            values[name] = metric.value(found.log_probs, teacher.log_probs)
+    return Evaluation(values, int(rows.sum()))
+
+
+def evaluate(
+    model: Teacher, source: Source, *, teacher: Teacher | None = None, names: Sequence[str] | None = None
+) -> Evaluation:
+    """Metrics of a model (or ensemble) on a split; with a `teacher`, agreement with it too.
+
+    >>> ps.evaluate(student, data.test)["accuracy"]  # doctest: +SKIP
+    0.938
+    """
+    chosen = tuple(names) if names is not None else QUALITY + (AGAINST_TEACHER if teacher is not None else ())
+    return measure(predict(model, source), chosen, predict(teacher, source) if teacher is not None else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Parameters, multiply-adds per example and bytes of the weights, summed over the members."""
+
+    parameters: int
+    multiply_adds: int
+    bytes: int
+
+
+def cost(models: Sequence[Model]) -> Cost:
+    """What one prediction costs: the sum over an ensemble's members."""
+    rows = [networks.cost(model.network, model.spec.shape) for model in models]
+    return Cost(*(sum(row[i] for row in rows) for i in range(3)))
+
+
+def latency(models: Sequence[Model], batch: int, threads: int, *, seconds: float = 0.25) -> tuple[float, float]:
+    """Median and 90th percentile, in ms, of one CPU call on `batch` examples: at least 20 calls and `seconds` long."""
+    spec = models[0].spec
+    inputs = torch.rand(batch, *spec.shape, generator=torch.Generator().manual_seed(0))
+    times: list[float] = []
+    with torch.inference_mode(), engine.threads(threads), engine.Engine().settings():
+        modules = [model.network.cpu().eval() for model in models]
+        for _ in range(5):
+            for module in modules:
+                module(inputs)
+        end = time.perf_counter() + seconds
+        while len(times) < 20 or time.perf_counter() < end:
+            start = time.perf_counter()
+            for module in modules:
+                module(inputs)
+            times.append(time.perf_counter() - start)
+    return float(np.median(times) * 1e3), float(np.percentile(times, 90) * 1e3)

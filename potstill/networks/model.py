@@ -1,0 +1,153 @@
+"""A model: a network, what it knows of its data, and where it came from. Its folder is what one ships (decision 11).
+
+model.safetensors   the weights, under the network's own names
+network.json        the network's specification, input shape, preprocessing, class names
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from potstill.networks.build import build
+from torch import Tensor, nn
+
+from potstill import storage
+from potstill.errors import NetworkError, StorageError
+from potstill.types import DataSpec, Kind, Preprocessing
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A trained network. It is a teacher too: it answers logits for preprocessed inputs.
+
+    `specification` is what `networks.build` takes, None for a user's own network; `info` is JSON-able (seed, objective,
+    best step, ...); `history` has one row per epoch.
+    """
+
+    network: nn.Module
+    spec: DataSpec
+    specification: Mapping[str, Any] | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)
+    history: Sequence[Mapping[str, float]] = ()
+
+    @property
+    def kind(self) -> Kind:
+        """Always `"logits"`."""
+        return "logits"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the outputs."""
+        return self.spec.classes
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Logits (B, K), or (B, 1) for a binary task, for preprocessed inputs (B, *shape); no gradient, eval mode."""
+        self.network.eval()
+        parameter = next(self.network.parameters(), None)
+        with torch.no_grad():
+            answer: Tensor = self.network(inputs if parameter is None else inputs.to(parameter.device))
+        return answer
+
+    def preprocess(self, raw: Tensor) -> Tensor:
+        """Raw inputs (B, *shape), as they lie in the user's files, to what the network takes."""
+        if tuple(raw.shape[1:]) != self.spec.shape:
+            raise NetworkError(
+                f"The inputs have shape {tuple(raw.shape[1:])} per example; this model takes {self.spec.shape}."
+            )
+        return raw.float() * self.spec.preprocessing.scale + self.spec.preprocessing.offset
+
+    def fingerprint(self) -> str:
+        """sha256 over the weights, the specification and the class names."""
+        parts = {name: storage.tensor_sha256(tensor) for name, tensor in self.network.state_dict().items()}
+        return storage.fingerprint([parts, self._description()])
+
+    def _description(self) -> dict[str, Any]:
+        specification = None if self.specification is None else dict(self.specification)
+        return {"network": specification, "data": asdict(self.spec)}
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `model.safetensors` and `network.json` (last) into a folder; returns it."""
+        folder = Path(folder)
+        weights = storage.write_tensors(folder / "model.safetensors", self.network.state_dict())
+        described = self._description()
+        storage.write_json(
+            folder / "network.json",
+            {
+                "format": FORMAT,
+                "network": described["network"],
+                "input_shape": list(self.spec.shape),
+                "task": self.spec.task,
+                "classes": list(self.spec.classes),
+                "preprocessing": described["data"]["preprocessing"],
+                "info": dict(self.info),
+                "weights_sha256": weights,
+            },
+        )
+        return folder
+
+
+def load(folder: str | Path, *, network: nn.Module | None = None) -> Model:
+    """Open a model folder. A user's own network must be given as `network`, with the same parameter names.
+
+    Raises `NetworkError` if the folder is none, or the weights do not fit; `StorageError` if a file is damaged.
+    """
+    folder = Path(folder)
+    path = folder / "network.json"
+    if not path.is_file():
+        raise NetworkError(
+            f"{folder} is not a model folder: it has no network.json. Wanted is a folder such as "
+            "runs/NAME/models/MODEL/seed-0."
+        )
+    found = storage.read_json(path)
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise NetworkError(
+            f"{path} is not of format {FORMAT}, the only one this version of potstill reads. Write it again."
+        )
+    try:
+        spec = DataSpec(
+            tuple(found["input_shape"]), tuple(found["classes"]), found["task"], Preprocessing(**found["preprocessing"])
+        )
+        specification, info, expected = found["network"], found["info"], found["weights_sha256"]
+    except (KeyError, TypeError) as error:
+        raise NetworkError(f"{path} is damaged: {error}. Train or copy the model again.") from error
+    if specification is None and network is None:
+        raise NetworkError(
+            f"{folder} holds a user's own network, which cannot be rebuilt from its name. "
+            "Build it and pass it: ps.load(folder, network=my_network)."
+        )
+    weights = folder / "model.safetensors"
+    if storage.sha256_file(weights) != expected:
+        raise StorageError(f"{weights} is damaged: its sha256 differs from network.json. Train or copy it again.")
+    module = network if network is not None else build(specification, spec.shape, spec.outputs)
+    _fill(module, storage.read_tensors(weights), weights)
+    module.eval()
+    return Model(module, spec, specification, info)
+
+
+def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """`load_state_dict`, with a message that names the first difference."""
+    wanted = module.state_dict()
+    for name in [*wanted, *tensors]:
+        a, b = wanted.get(name), tensors.get(name)
+        if a is None or b is None or a.shape != b.shape:
+            raise NetworkError(
+                f"The weights in {path} do not fit the network: {name} is "
+                f"{'missing' if b is None else tuple(b.shape)} in the file and "
+                f"{'missing' if a is None else tuple(a.shape)} in the network."
+            )
+    module.load_state_dict(tensors)
+
+
+def start_from(network: nn.Module, folder: str | Path) -> str:
+    """Fill a network with the weights of a model folder (`weights = path` in a plan); returns their sha256."""
+    path = Path(folder) / "model.safetensors"
+    if not path.is_file():
+        raise NetworkError(f"weights: {folder} holds no model.safetensors. Give the folder of a saved model.")
+    _fill(network, storage.read_tensors(path), path)
+    return storage.sha256_file(path)

@@ -1,0 +1,144 @@
+"""What one training is made of: its parts resolved, checked against each other, and refused where they do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from potstill import objectives, storage
+from potstill.engine import Engine
+from potstill.errors import DataError, ObjectiveError, TeacherError
+from potstill.outputs import Live
+from potstill.registry import Spec
+from potstill.training.order import usable_rows
+from potstill.training.settings import Training
+from potstill.training.validation import Validation
+from potstill.types import Answers, ObjectiveFunction, Penalty, Source, Teacher
+
+Progress = Callable[[int, int], None]
+
+
+class TrainingData(Protocol):
+    """What `fit` reads of its data: never a test set."""
+
+    @property
+    def train(self) -> Source: ...
+    @property
+    def validation(self) -> Source | None: ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """Everything one training needs, resolved."""
+
+    network: nn.Module
+    train: Source
+    validation: Validation | None
+    objective: ObjectiveFunction
+    answers: Answers | None
+    rows: Tensor
+    seed: int
+    training: Training
+    engine: Engine
+    penalties: Sequence[Penalty]
+    settings: Mapping[str, Any]
+    folder: Path | None
+    checkpoint_seconds: float
+    progress: Progress | None
+    should_stop: Callable[[], bool] | None
+
+    @property
+    def total(self) -> int:
+        """Optimiser steps of the whole training."""
+        return self.training.total_steps(len(self.train))
+
+
+def pick_objective(objective: ObjectiveFunction | Spec | None, teacher: object) -> ObjectiveFunction:
+    if objective is None:
+        return objectives.hard_labels() if teacher is None else objectives.hinton()
+    if callable(objective):
+        return objective
+    return objectives.build(objective)
+
+
+def describe_objective(objective: ObjectiveFunction) -> Any:
+    if isinstance(objective, objectives.Objective):
+        return {"name": objective.name, "settings": storage.plain(objective.settings)}
+    return {"name": getattr(objective, "__qualname__", repr(type(objective))), "settings": {}}
+
+
+def pick_answers(
+    teacher: Answers | Teacher | None, for_validation: Answers | None, train: Source, validation: Source | None
+) -> tuple[Answers | None, Answers | None]:
+    """Answers on the training rows and on the validation rows; a teacher that can be asked is asked live."""
+    if teacher is None or isinstance(teacher, Answers):
+        return teacher, for_validation
+    live = Live(teacher, train)
+    return live, for_validation or (Live(teacher, validation) if validation is not None else None)
+
+
+def pick_rows(objective: ObjectiveFunction, train: Source, answers: Answers | None) -> Tensor:
+    """The usable rows; refuses a training that has nothing to learn from, or a teacher that does not fit."""
+    if len(train) == 0:
+        raise DataError("The training set is empty: nothing can be learned from it.")
+    needs_labels = getattr(objective, "needs_labels", True)
+    needs_teacher = getattr(objective, "needs_teacher", answers is not None)
+    if needs_teacher and answers is None:
+        name = getattr(objective, "name", "this objective")
+        raise ObjectiveError(f'"{name}" learns from a teacher, but there is none. Pass teacher=...')
+    if answers is not None:
+        if len(answers.known) != len(train):
+            raise TeacherError(f"The teacher's answers are for {len(answers.known)} rows; the data has {len(train)}.")
+        found = answers.lookup(torch.arange(1), 0 if not train.augmentation else 1).probs(1.0).shape[-1]  # type: ignore[arg-type]
+        if found != len(train.spec.classes):
+            raise TeacherError(
+                f"The teacher answers for {found} classes; the student's data has {len(train.spec.classes)}."
+            )
+    rows = usable_rows(
+        train.labelled, answers.known if answers else None, needs_labels=needs_labels, needs_teacher=needs_teacher
+    )
+    if len(rows) == 0:
+        raise DataError("No training row carries a label or a known teacher's answer that the objective could use.")
+    return rows
+
+
+def pick_monitor(
+    training: Training, objective: ObjectiveFunction, validation: Source | None, answers: Answers | None
+) -> Training:
+    """Fall back where the wanted monitor or selection cannot be had; the model's info records what was used."""
+    changes: dict[str, Any] = {}
+    empty = validation is None or len(validation) == 0
+    unlabelled = empty or not bool(validation.labelled.any())  # type: ignore[union-attr]
+    if training.select != "last" and unlabelled:
+        changes["select"] = "last"
+    watched = training.monitor not in ("objective", "train_objective")
+    if empty or (watched and unlabelled):
+        changes["monitor"] = "train_objective"
+    elif training.monitor == "objective" and getattr(objective, "needs_teacher", False) and answers is None:
+        changes["monitor"] = "train_objective" if unlabelled else "cross_entropy"
+    return Training.of(training, changes)
+
+
+def refuse_probabilities(logits: Tensor) -> None:
+    """Networks answer logits; one that ends in a softmax would be softened twice (paper 3)."""
+    rows = logits.detach().float()
+    if rows.dim() != 2:
+        raise TeacherError(f"The network answers a tensor of shape {tuple(rows.shape)}; wanted is (batch, classes).")
+    if rows.shape[1] > 1 and bool((rows >= 0).all()) and bool(((rows.sum(1) - 1).abs() < 1e-3).all()):
+        raise TeacherError(
+            "The network answers probabilities (every row is in [0, 1] and sums to 1) where logits are wanted: "
+            "remove its last softmax."
+        )
+
+
+def not_finite(means: Mapping[str, Tensor], values: Sequence[float], step: int) -> str:
+    found = ", ".join(f"{name} = {value}" for name, value in zip(means, values, strict=True))
+    return (
+        f"The loss is not finite at step {step} ({found}). Nothing was updated by that step. "
+        "Try a lower learning rate, clip = 1.0, or float32 precision."
+    )

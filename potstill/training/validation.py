@@ -1,0 +1,79 @@
+"""One look at the validation data: the model's own objective and metrics, at an epoch's end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from potstill import metrics
+from potstill.engine import Engine
+from potstill.errors import SettingError
+from potstill.losses import class_logits
+from potstill.types import Answers, Batch, ObjectiveFunction, Outputs, Source
+
+_KEPT_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Validation data, ready to be asked again and again. `rows` is the number of rows, labelled or not."""
+
+    source: Source
+    answers: Answers | None
+    objective: ObjectiveFunction
+    metrics: Sequence[metrics.Metric]
+    kept: tuple[Batch, ...] | None
+    batch_size: int = 1024
+
+    @staticmethod
+    def of(
+        source: Source | None, answers: Answers | None, objective: ObjectiveFunction, names: Sequence[str]
+    ) -> Validation | None:
+        """None where there are no validation rows. Small data is fetched once and kept."""
+        if source is None or len(source) == 0:
+            return None
+        chosen = [metrics.get(name, classes=len(source.spec.classes)) for name in dict.fromkeys(names)]
+        for metric in chosen:
+            if metric.needs_teacher:
+                raise SettingError(f'"{metric.name}" needs a teacher and cannot be watched during training.')
+        plain = Validation(source, answers, objective, chosen, None)
+        small = 4 * len(source) * int(np.prod(source.spec.shape)) <= _KEPT_BYTES
+        return Validation(source, answers, objective, chosen, tuple(plain.fetch())) if small else plain
+
+    def fetch(self) -> list[Batch]:
+        """All batches (view 0), with the teacher's answers."""
+        return [self._batch(start) for start in range(0, len(self.source), self.batch_size)]
+
+    def _batch(self, start: int) -> Batch:
+        index = torch.arange(start, min(start + self.batch_size, len(self.source)))
+        plain = self.source.fetch(index, 0)  # type: ignore[arg-type]
+        if self.answers is None:
+            return plain
+        return Batch(plain.inputs, plain.labels, plain.labelled, index, self.answers.lookup(index, 0))  # type: ignore[arg-type]
+
+    def measure(self, network: nn.Module, engine: Engine) -> dict[str, float]:
+        """`validation_objective`: the sum of terms, a mean over all rows; `validation_<metric>`: over labelled rows."""
+        network.eval()
+        total, logits = 0.0, []
+        starts = range(0, len(self.source), self.batch_size)
+        with torch.inference_mode():
+            for batch in self.kept or map(self._batch, starts):
+                moved = engine.move(batch)
+                with engine.autocast():
+                    answer: Tensor = network(moved.inputs)
+                terms = self.objective(Outputs(answer), moved)
+                total += sum(float(term.double().sum()) for term in terms.values())
+                logits.append(answer.float().cpu())
+        found = {"validation_objective": total / len(self.source)}
+        labelled = self.source.labelled
+        if bool(labelled.any()):
+            chosen = class_logits(torch.cat(logits)[labelled]).double().log_softmax(-1).numpy()
+            labels = self.source.labels[labelled].numpy()
+            for metric in self.metrics:
+                with np.errstate(all="ignore"):
+                    found[f"validation_{metric.name}"] = metric.value(chosen, labels)
+        return found
