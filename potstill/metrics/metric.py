@@ -1,0 +1,141 @@
+"""What a metric is: numbers per example that add up, and a function of their sum.
+
+This form is what an interval needs: the value without one example is `combine(sum - phi_i, n - 1)`, so the jackknife
+of a metric that is no mean (macro F1, calibration error) costs one subtraction per example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from potstill.errors import DataError
+
+Floats: TypeAlias = NDArray[np.float64]
+Phi: TypeAlias = Callable[[NDArray[Any], NDArray[Any]], Floats]
+Combine: TypeAlias = Callable[[Floats, int], Floats]
+Reads: TypeAlias = Literal["labels", "teacher", "predictions"]
+
+# Log-probabilities in float16 sum to one within about 1e-3; logits and probabilities miss by far more than this.
+_SUM_TOLERANCE = 1e-2
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric as a sum over examples and a function of that sum.
+
+    `phi(predictions (n, K), labels (n,)) -> (n, d) float64`; with `needs_teacher` the second argument is the teacher's
+    predictions (n, K), and without `needs_labels` it is not looked at. `combine(sums (..., d), n) -> (...)`, where n is
+    the number of examples in the sum. `per_example`: the value is the mean of one number per example (d = 1).
+    `fraction`: the value lies in [0, 1] and reads best in per cent.
+
+    Predictions are log-probabilities; a binary task has K = 2. `phi` raises `DataError` for what it cannot use. A
+    metric of values (regression) has the same form, with predictions = values.
+    """
+
+    name: str
+    better: Literal["higher", "lower"]
+    phi: Phi
+    combine: Combine
+    per_example: bool
+    needs_teacher: bool = False
+    needs_labels: bool = True
+    fraction: bool = False
+
+    def value(self, predictions: NDArray[Any], labels: NDArray[Any]) -> float:
+        """The metric over all examples: `combine(phi(predictions, labels).sum(0), n)`."""
+        phi = self.phi(predictions, labels)
+        return float(self.combine(phi.sum(axis=0), len(phi)))
+
+
+def build(
+    name: str,
+    better: Literal["higher", "lower"],
+    raw: Phi,
+    *,
+    classes: int,
+    reads: Reads = "labels",
+    combine: Combine | None = None,
+    fraction: bool = False,
+) -> Metric:
+    """A metric from `raw(log_probabilities (n, K) float64, second) -> (n, d)`, whose arguments it checks first.
+
+    Without `combine` it is a mean over examples.
+    """
+    return Metric(
+        name=name,
+        better=better,
+        phi=partial(_checked, raw=raw, classes=classes, reads=reads),
+        combine=combine or mean,
+        per_example=combine is None,
+        needs_teacher=reads == "teacher",
+        needs_labels=reads == "labels",
+        fraction=fraction,
+    )
+
+
+def mean(sums: Floats, n: int) -> Floats:
+    """(..., 1) sums over n examples to their mean (...)."""
+    return np.asarray(sums[..., 0] / n, np.float64)
+
+
+def _checked(predictions: NDArray[Any], second: NDArray[Any], *, raw: Phi, classes: int, reads: Reads) -> Floats:
+    log_p = log_probabilities(predictions, classes)
+    if reads == "labels":
+        return raw(log_p, class_labels(second, len(log_p), classes))
+    if reads == "teacher":
+        teacher = log_probabilities(second, classes, "the teacher's predictions")
+        if len(teacher) != len(log_p):
+            raise DataError(
+                f"{len(log_p)} predictions but {len(teacher)} of the teacher: both must answer the same examples in "
+                "the same order."
+            )
+        return raw(log_p, teacher)
+    return raw(log_p, log_p)
+
+
+def log_probabilities(values: NDArray[Any], classes: int, what: str = "predictions") -> Floats:
+    """`values` as (n, K) float64 log-probabilities, or a `DataError` that says what is wrong with them."""
+    array = np.asarray(values)
+    if array.dtype.kind != "f":
+        raise DataError(f"{what}: found dtype {array.dtype}, wanted floating-point log-probabilities.")
+    if array.ndim != 2 or array.shape[1] != classes:
+        raise DataError(
+            f"{what}: found shape {array.shape}, wanted (n, {classes}): one row of log-probabilities per example "
+            "(a binary task has two: log(1 - p), log p)."
+        )
+    if len(array) == 0:
+        raise DataError(f"{what}: there are no examples; a metric needs at least one.")
+    array = array.astype(np.float64)
+    _refuse_rows(np.isnan(array).any(axis=1), what, "NaN")
+    with np.errstate(over="ignore"):
+        wrong = ~(np.abs(np.exp(array).sum(axis=1) - 1) <= _SUM_TOLERANCE)
+    _refuse_rows(wrong, what, "probabilities that do not sum to one; wanted log-probabilities (log_softmax)")
+    return array
+
+
+def class_labels(labels: NDArray[Any], n: int, classes: int) -> NDArray[np.int64]:
+    """`labels` as (n,) int64 in 0 .. K-1, or a `DataError`: every row must carry a label."""
+    array = np.asarray(labels)
+    if array.dtype.kind not in "iu":
+        raise DataError(f"labels: found dtype {array.dtype}, wanted class numbers (integers).")
+    if array.shape != (n,):
+        raise DataError(f"labels: found shape {array.shape}, wanted ({n},): one label per prediction.")
+    wrong = (array < 0) | (array >= classes)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise DataError(
+            f"labels: row {row} has label {array[row]}, wanted 0 to {classes - 1}. Drop rows without a label first."
+        )
+    return array.astype(np.int64)
+
+
+def _refuse_rows(wrong: NDArray[np.bool_], what: str, fault: str) -> None:
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise DataError(f"{what}: row {row} (and {int(wrong.sum()) - 1} more) has {fault}.")
