@@ -1,0 +1,204 @@
+"""Data sets by name or path: digits, MNIST, Fashion-MNIST, idx folders, numpy files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from potstill import storage
+from potstill.data import arrays, cache, checks, idx
+from potstill.data.parts import Contents, Part, labelled_part
+from potstill.errors import DataError, did_you_mean
+from potstill.registry import Registry
+
+_FILES: Final = {  # part -> (pictures, labels)
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+_PUBLISHED: Final = {
+    "mnist": (
+        "http://yann.lecun.com/exdb/mnist/ and its mirror https://ossci-datasets.s3.amazonaws.com/mnist/",
+        tuple("0123456789"),
+    ),
+    "fashion-mnist": (
+        "https://github.com/zalandoresearch/fashion-mnist (folder data/fashion)",
+        ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
+}
+_TORCHVISION: Final = {"mnist": "MNIST/raw", "fashion-mnist": "FashionMNIST/raw"}
+SUPPORTED: Final = (
+    "the names digits, mnist and fashion-mnist; a folder with idx files (plain or .gz) or with .npy files; a .npz "
+    "file; arrays from Python"
+)
+
+
+def digits(folder: Path | None) -> Contents:  # noqa: ARG001 - built-in sets have one signature
+    """The 1,797 handwritten digits of scikit-learn (UCI, Alpaydin and Kaynak 1998): (1, 8, 8), numbers 0 to 16."""
+
+    def decode() -> Part:
+        from sklearn.datasets import load_digits
+
+        found = load_digits()
+        return Part(
+            checks.inputs(found.images.astype(np.uint8), "digits"), checks.labels(found.target, "digits"), "digits"
+        )
+
+    # The cache also saves each worker scikit-learn's import.
+    recipe = {"kind": "digits", "scikit-learn": version("scikit-learn")}
+    return Contents(
+        "digits", {"train": lambda: cache.cached(recipe, "digits", decode)}, tuple("0123456789"), scale=1 / 16
+    )
+
+
+def _published(name: str, folder: Path | None) -> Contents:
+    """MNIST or Fashion-MNIST from the four published files, below the user's data folder or in it."""
+    places = []
+    if folder is not None:
+        places = [folder / name, folder / _TORCHVISION[name]]
+        # The two sets have the same file names: a folder that is called after the other one is not taken for this one.
+        if folder.name.lower() not in set(_PUBLISHED) - {name}:
+            places.append(folder)
+    for place in places:
+        if all(_find(place, stem) for pair in _FILES.values() for stem in pair):
+            return from_idx_folder(place, name=name, classes=_PUBLISHED[name][1])
+    files = ", ".join(f"{stem}.gz" for pair in _FILES.values() for stem in pair)
+    looked = f"looked in {', '.join(map(str, places))}" if places else "no data folder is given"
+    raise DataError(
+        f'"{name}" is not there: {looked}. Wanted the four files {files} (or unpacked, without .gz), published at '
+        f"{_PUBLISHED[name][0]}. Put them into one folder and give it: --data FOLDER, folder=... in Python, or "
+        f"$POTSTILL_DATA; FOLDER may also hold them in FOLDER/{name}."
+    )
+
+
+def mnist(folder: Path | None) -> Contents:
+    """MNIST (LeCun et al. 1998): 60,000 and 10,000 pictures (1, 28, 28)."""
+    return _published("mnist", folder)
+
+
+def fashion_mnist(folder: Path | None) -> Contents:
+    """Fashion-MNIST (Xiao, Rasul, Vollgraf 2017): 60,000 and 10,000 pictures (1, 28, 28)."""
+    return _published("fashion-mnist", folder)
+
+
+def _find(folder: Path, stem: str) -> Path | None:
+    """The file of that name, plain or .gz; the spelling `train-images.idx3-ubyte` is known too."""
+    for name in (stem, f"{stem}.gz", stem.replace("-idx", ".idx"), stem.replace("-idx", ".idx") + ".gz"):
+        if (folder / name).is_file():
+            return folder / name
+    return None
+
+
+def from_idx_folder(folder: Path, *, name: str = "", classes: Sequence[Any] | None = None) -> Contents:
+    """A folder with train-images-idx3-ubyte, train-labels-idx1-ubyte and perhaps their t10k- fellows, plain or .gz."""
+
+    def decode(pictures: Path, labels: Path) -> Part:
+        stored = checks.inputs(idx.read(pictures, axes=(2, 3, 4)), str(pictures))
+        return labelled_part(
+            stored, checks.labels(idx.read(labels, axes=(1,)), str(labels)), str(pictures), str(labels)
+        )
+
+    def part(pictures: Path, labels: Path) -> Part:
+        recipe = {"kind": "idx", "sha256": [storage.sha256_file(pictures), storage.sha256_file(labels)]}
+        return cache.cached(recipe, str(pictures), partial(decode, pictures, labels))
+
+    parts: dict[str, Callable[[], Part]] = {}
+    for word, stems in _FILES.items():
+        found = [_find(folder, stem) for stem in stems]
+        if found[0] and found[1]:
+            parts[word] = partial(part, found[0], found[1])
+        elif any(found) or word == "train":
+            lacks = ", ".join(stem for stem, path in zip(stems, found, strict=True) if not path)
+            raise DataError(f"{folder}: the idx file {lacks} (plain or .gz) is missing.")
+    return Contents(name or folder.name, parts, None if classes is None else tuple(map(str, classes)))
+
+
+registry: Final = Registry("data source", {"digits": digits, "mnist": mnist, "fashion-mnist": fashion_mnist}, DataError)
+
+
+def resolve(text: str, folder: str | Path | None) -> Path:
+    """A path; a relative one starts in the user's data folder if it is there, else in the working folder."""
+    path, place = Path(text).expanduser(), _data_folder(folder)
+    if path.is_absolute() or place is None:
+        return path
+    if (place / path).exists():
+        return place / path
+    return place if place.name == path.name and not path.exists() else path
+
+
+def _from_path(path: Path, classes: Sequence[Any] | None) -> Contents:
+    if path.is_dir():
+        if any(path.glob("*-ubyte")) or any(path.glob("*-ubyte.gz")):
+            return from_idx_folder(path, classes=classes)
+        if any(path.glob("*.npy")):
+            return arrays.from_npy_folder(path, classes=classes)
+        raise DataError(f"{path}: found a folder with neither idx nor .npy files. Supported now: {SUPPORTED}.")
+    if not path.exists():
+        raise DataError(
+            f"{path} is not there. Check the path; relative paths start in the data folder (--data) or here."
+        )
+    if path.suffix == ".npz":
+        return arrays.from_npz(path, classes=classes)
+    if path.suffix == ".npy":
+        raise DataError(
+            f"{path}: found one array, wanted inputs and labels. Put inputs.npy and labels.npy into one folder and "
+            "give the folder, or write both into one .npz file."
+        )
+    raise DataError(
+        f'{path}: found a file of the kind "{"".join(path.suffixes) or "unknown"}". Supported now: {SUPPORTED}.'
+    )
+
+
+def _data_folder(folder: str | Path | None) -> Path | None:
+    found = folder or os.environ.get("POTSTILL_DATA")
+    return Path(found).expanduser() if found else None
+
+
+def names() -> list[str]:
+    """Names of the built-in data sets, sorted."""
+    return list(registry)
+
+
+def options(name: str) -> tuple[str, ...]:
+    """Keys that a source's table may have beside `name`; `DataError` for what is neither a built-in name nor a path."""
+    if name in registry.table:
+        return tuple(registry.parameters(name))
+    if not _is_path(name):
+        raise DataError(_unknown(name))
+    return ("classes",)
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name or "." in name or Path(name).exists()
+
+
+def _unknown(name: str) -> str:
+    return f'Unknown data source "{name}".{did_you_mean(name, registry)} Supported now: {SUPPORTED}.'
+
+
+def locate(source: Any, folder: str | Path | None) -> Contents:
+    """The data set that `source` means: a name, a path, a table `{"name": ..., options}`, or arrays."""
+    if isinstance(source, tuple) or (isinstance(source, Mapping) and "name" not in source):
+        return arrays.from_python(source)
+    if isinstance(source, os.PathLike):
+        source = str(Path(source).absolute())
+    table = {"name": source} if isinstance(source, str) else source
+    if not isinstance(table, Mapping) or not isinstance(table["name"], str):
+        raise DataError(f"source: found {type(source).__name__}. Supported now: {SUPPORTED}.")
+    name = table["name"]
+    if name in registry.table:
+        registry.expand(table)
+        contents: Contents = registry.table[name](_data_folder(folder))
+        return contents
+    path = resolve(name, folder)
+    if not (path.exists() or _is_path(name)):
+        raise DataError(_unknown(name))
+    for word in table:
+        if word not in ("name", "classes"):
+            raise DataError(f'source: the data in "{name}" has no key "{word}". Known: classes.')
+    return _from_path(path, table.get("classes"))

@@ -1,0 +1,115 @@
+"""`ArraySource`: examples in one array, fetched by batch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import final
+
+import torch
+from torch import LongTensor, Tensor
+
+from potstill import storage
+from potstill.data import views
+from potstill.data.parts import row_digests
+from potstill.errors import DataError
+from potstill.registry import Spec
+from potstill.types import Batch, DataSpec
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ArraySource:
+    """Rows of one raw array (uint8 or float32, in memory or memory-mapped); satisfies `types.Source`.
+
+    `raw` (N, *shape); `selection` (n,) int64 are this source's rows of it, in order, or None for all; `labels` (n,)
+    int64, 0 where `labelled` (n,) bool is False; `digests` (N, 32) uint8 is the sha256 of every raw row where that is
+    known. Example i is the same numbers in every batch, bit for bit, in every view.
+    """
+
+    raw: Tensor = field(repr=False)
+    labels: Tensor = field(repr=False)
+    labelled: Tensor = field(repr=False)
+    spec: DataSpec
+    selection: Tensor | None = field(default=None, repr=False)
+    augment: views.Augmentation = views.PLAIN
+    digests: Tensor | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def rows(self) -> Tensor:
+        """(n,) int64: the rows of `raw`, in this source's order."""
+        return torch.arange(len(self.raw)) if self.selection is None else self.selection
+
+    @property
+    def augmentation(self) -> str:
+        """Canonical text of the transforms of views 1, 2, ...; empty without one."""
+        return self.augment.canonical()
+
+    def fetch(self, index: LongTensor, view: int = 0) -> Batch:
+        """Rows `index` (B,) int64 of this source: inputs (B, *shape) float32, `raw * scale + offset`.
+
+        View 0 is plain; views 1, 2, ... are augmented before preprocessing, keyed by (view, index). Indices outside
+        [0, n) raise `IndexError`.
+        """
+        selection = self.selection
+        inputs = self.raw.index_select(0, index if selection is None else selection.index_select(0, index))
+        if view and self.augment.steps:
+            inputs = self.augment(inputs, index, view)
+        inputs = inputs.to(torch.float32)
+        preprocessing = self.spec.preprocessing
+        # index_select has made a copy of our own, so the arithmetic may be in place.
+        if preprocessing.scale != 1.0:
+            inputs.mul_(preprocessing.scale)
+        if preprocessing.offset != 0.0:
+            inputs.add_(preprocessing.offset)
+        return Batch(inputs, self.labels.index_select(0, index), self.labelled.index_select(0, index), index)
+
+    def fingerprint(self) -> str:
+        """sha256 (hex) over shape, dtype and the sha256 of every row's raw bytes, in order: of the examples alone.
+
+        So the same examples in the same order have the same fingerprint, wherever they come from.
+        """
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        if self.digests is not None:
+            digests = self.digests if self.selection is None else self.digests.index_select(0, self.selection)
+        else:
+            raw = self.raw if self.selection is None else self.raw.index_select(0, self.selection)
+            digests = torch.from_numpy(row_digests(raw.numpy()).copy())
+        form = [len(self), *self.raw.shape[1:], str(self.raw.dtype)]
+        return hashlib.sha256(storage.canonical(form).encode() + digests.numpy().tobytes()).hexdigest()
+
+    def with_labelled(self, mask: Tensor) -> ArraySource:
+        """The same examples with labels only where `mask` (n,) bool is True; a hidden label cannot come back.
+
+        `DataError` where the mask has another form or wants a label that is not there.
+        """
+        if mask.dtype != torch.bool or mask.shape != self.labelled.shape:
+            raise DataError(
+                f"with_labelled: found a mask {tuple(mask.shape)} of {mask.dtype}, wanted ({len(self)},) of torch.bool."
+            )
+        missing = int((mask & ~self.labelled).sum())
+        if missing:
+            raise DataError(
+                f"with_labelled: {missing} of the rows in the mask have no label (the first is row "
+                f"{int((mask & ~self.labelled).int().argmax())}). Give a mask of rows where `labelled` is True."
+            )
+        return replace(self, labels=torch.where(mask, self.labels, 0), labelled=mask.clone())
+
+    def with_augment(self, augment: views.Augmentation | Spec | Sequence[Spec]) -> ArraySource:
+        """The same examples with other views (see `views.build`); `DataError` for rows, which have no views."""
+        built = views.build(augment)
+        if built and len(self.spec.shape) != 3:
+            names = ", ".join(step["name"] for step in built.steps)
+            raise DataError(
+                f"augment = {names}: needs pictures (channels, height, width), found rows of shape {self.spec.shape}. "
+                "Leave augment out, or give the pictures unflattened."
+            )
+        return replace(self, augment=built)
