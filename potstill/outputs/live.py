@@ -1,0 +1,116 @@
+"""A teacher that is asked anew for every batch, behind the same protocol as recorded outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from torch import LongTensor, Tensor
+
+from potstill import storage
+from potstill.outputs import soften
+from potstill.outputs.check import as_members, check_classes, check_logits, check_values, must_be_teacher, narrowed
+from potstill.types import Source, Teacher, TeacherOutputs
+
+_LIMIT = torch.finfo(torch.float32).max
+
+
+@final
+class Live:
+    """A teacher's answers for the rows of a source, asked each time. Satisfies `Answers`.
+
+    The same numbers as a recording gives, up to the last bits (which depend on the batch). Costs a forward pass of the
+    teacher per batch; any view can be asked for.
+    """
+
+    __slots__ = ("_asked", "_known", "source", "teacher")
+
+    def __init__(self, teacher: Teacher, source: Source) -> None:
+        must_be_teacher(teacher)
+        self.teacher = teacher
+        self.source = source
+        self._known = torch.ones(len(source), dtype=torch.bool)
+        self._asked = False
+
+    @property
+    def known(self) -> Tensor:
+        """(n,) bool: rows with an answer."""
+        return self._known
+
+    def with_known(self, mask: Tensor) -> Live:
+        """The same teacher, of which only the answers to the rows in `mask` (n,) bool are known."""
+        masked = Live(self.teacher, self.source)
+        masked._known = narrowed(self._known, mask)
+        return masked
+
+    def fingerprint(self) -> str:
+        """Hash of the teacher's and the source's fingerprints, preprocessing, augmentation and known rows."""
+        return storage.fingerprint(
+            {
+                "teacher": self.teacher.fingerprint(),
+                "kind": self.teacher.kind,
+                "source": self.source.fingerprint(),
+                "preprocessing": storage.plain(self.source.spec.preprocessing),
+                "augmentation": self.source.augmentation,
+                "known": storage.tensor_sha256(self._known),
+            }
+        )
+
+    def lookup(self, index: LongTensor, view: int = 0) -> TeacherOutputs:
+        """The answers for the rows `index` (B,) int64 of view `view`: one forward pass, on first use.
+
+        Raises `TeacherError` for an answer of another shape or kind than declared, or that is not finite.
+        """
+        return _Asked(self, index, view)
+
+    def _ask(self, index: LongTensor, view: int) -> soften.Softened:
+        kind = self.teacher.kind
+        with torch.no_grad():
+            answers = as_members(self.teacher(self.source.fetch(index, view).inputs), index.shape[0])
+        if not self._asked:
+            check_classes(self.teacher.classes, self.source.spec.classes, kind=kind, outputs=answers.shape[-1])
+            if kind == "logits":
+                check_logits(answers)
+            self._asked = True
+        check_values(answers, index, kind=kind, limit=_LIMIT)
+        known = self._known.index_select(0, index)
+        logits = soften.class_logits(answers.cpu(), kind)
+        return soften.Softened(logits, known, kind=kind, outputs=answers.shape[-1])
+
+
+@final
+class _Asked:
+    """The answers for one batch; the teacher is asked when the first of them is wanted."""
+
+    __slots__ = ("_answers", "_index", "_live", "_view")
+
+    def __init__(self, live: Live, index: LongTensor, view: int) -> None:
+        self._live = live
+        self._index = index
+        self._view = view
+        self._answers: soften.Softened | None = None
+
+    def _get(self) -> soften.Softened:
+        if self._answers is None:
+            self._answers = self._live._ask(self._index, self._view)
+        return self._answers
+
+    @property
+    def known(self) -> Tensor:
+        return self._live.known.index_select(0, self._index)
+
+    def probs(self, temperature: float = 1.0) -> Tensor:
+        return self._get().probs(temperature)
+
+    def log_probs(self, temperature: float = 1.0) -> Tensor:
+        return self._get().log_probs(temperature)
+
+    def neg_entropy(self, temperature: float = 1.0) -> Tensor:
+        return self._get().neg_entropy(temperature)
+
+    def logits(self) -> Tensor:
+        return self._get().logits()
+
+    def features(self) -> Mapping[str, Tensor]:
+        return {}
