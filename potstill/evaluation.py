@@ -1,4 +1,4 @@
-"""A model on a split: predictions, metrics, cost. Latency is measured here, alone on the machine, by the study's last stage."""
+"""A model on a split: predictions, metrics, cost; latency is measured by a study's last stage, alone on the machine."""
 
 from __future__ import annotations
 

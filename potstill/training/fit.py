@@ -63,8 +63,8 @@ def fit(
     `network`: a specification ("mlp:100") or a function (shape, outputs) -> nn.Module. `objective` defaults to hard
     labels, or to Hinton's with a `teacher`: recorded outputs, or a teacher that is asked live. `validation_teacher`:
     its answers on the validation rows, needed to watch the objective there (a live teacher gives them itself).
-    `settings` are fields of `Training`. With a `folder` the model is saved there, checkpoints too, and the same call continues an
-    interrupted training.
+    `settings` are fields of `Training`. With a `folder` the model is saved there, checkpoints too, and the same call
+    continues an interrupted training.
 
     Raises `TrainingError` on a NaN or infinite loss (the last good weights are kept), `Interrupted` after saving when
     `should_stop()` answers true, `ObjectiveError`, `DataError`, `TeacherError` for what does not fit together.
@@ -216,7 +216,7 @@ def _stepper(task: Task, optimizer: torch.optim.Optimizer) -> Callable[[Tensor, 
             raise TrainingError(not_finite(means, values, state.step), step=state.step)
         optimizer.zero_grad(set_to_none=True)
         sum(means.values()).backward()  # type: ignore[union-attr]
-        if clip is not None:
+        if clip:
             nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
         weight = len(index)
@@ -250,7 +250,7 @@ def _end_epoch(task: Task, state: State, learning_rate: float) -> None:
         state.monitored, state.stale = better, 0
     else:
         state.stale += 1
-        state.stopped = task.training.patience is not None and state.stale >= task.training.patience
+        state.stopped = bool(task.training.patience) and state.stale >= (task.training.patience or 0)
 
 
 def _select(task: Task, state: State, row: Mapping[str, float]) -> None:

@@ -16,9 +16,10 @@ class Training:
     """Settings of one training. The budget is counted in optimiser steps (decision 5).
 
     An epoch is ceil(n / batch_size) steps for the n rows of the training source, whichever of them carry labels.
-    `steps` wins over `epochs`. `patience`: stop after so many epochs without a better `monitor`: `"objective"` (the
-    model's own objective on validation data), `"train_objective"`, or a metric on validation data. `select`: keep the
-    weights with the best value of this metric on validation data, or `"last"`. `views`: `"fresh"`, or a number V:
+    `steps` wins over `epochs`. `patience`: stop after so many epochs (0: never) without a better `monitor`: `"objective"`
+    (the model's own objective on validation data), `"train_objective"`, or a metric on validation data. `select`: keep the
+    weights with the best value of this metric on validation data, or `"last"`. `clip`: largest norm of the gradient, 0 for
+    none. `views`: `"fresh"`, or a number V:
     epoch e uses view 1 + (e mod V).
     """
 
@@ -46,11 +47,11 @@ class Training:
         need(self.epochs is None or self.epochs >= 0, "epochs", "a whole number of at least 0")
         need(self.steps is None or self.steps >= 0, "steps", "a whole number of at least 0")
         need(self.epochs is not None or self.steps is not None, "epochs", "a number, or give steps")
-        need(self.patience is None or self.patience >= 1, "patience", "a whole number of at least 1, or none")
+        need(self.patience is None or self.patience >= 0, "patience", "a whole number of at least 0, or none")
         need(
             self.views == "fresh" or (isinstance(self.views, int) and self.views >= 1), "views", '"fresh" or 1, 2, ...'
         )
-        need(self.clip is None or self.clip > 0, "clip", "a number above 0, or none")
+        need(self.clip is None or self.clip >= 0, "clip", "a number of at least 0, or none")
         need(0 <= self.label_smoothing < 1, "label_smoothing", "a number from 0 up to, not including, 1")
 
     @staticmethod

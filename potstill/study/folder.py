@@ -1,0 +1,151 @@
+"""The folder of a run: what is complete, what is stale, how often the test set was read."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from potstill import storage
+from potstill.errors import RunError
+from potstill.study.plan import Plan
+from potstill.study.results import TestReads
+from potstill.study.tree import Family, Node, Tree, data_table
+from potstill.study.worker import RUNNING, STOP, evaluated_models, manifests_of
+from potstill.training.checkpoint import first_difference
+
+PLAN = "plan.toml"
+READS = "test_reads.jsonl"
+_MADE = ("models", "outputs", "data", RUNNING)
+
+
+def prepare(root: Path, plan: Plan, *, fresh: bool) -> None:
+    """Make the folder, or check that it is this plan's. `fresh` deletes what was made before - not its test reads."""
+    storage.make_folder(root)
+    (root / STOP).unlink(missing_ok=True)
+    shutil.rmtree(root / RUNNING, ignore_errors=True)
+    if fresh:
+        for name in _MADE:
+            shutil.rmtree(root / name, ignore_errors=True)
+        for name in (PLAN, "results.json", "figures.json", "report.html"):
+            (root / name).unlink(missing_ok=True)
+    path = root / PLAN
+    if path.is_file():
+        before = Plan.load(path)
+        if not set(before.order()) & set(plan.order()):
+            raise RunError(
+                f'{root} is the run folder of another plan, "{before.title}": no model has the same name. '
+                "Choose another --out, or start anew with --fresh."
+            )
+    elif any(root.glob("models/*")):
+        raise RunError(f"{root} holds models but no {PLAN}: it is not a run folder. Choose another --out.")
+    with storage.explained(root):
+        probe = root / ".probe"
+        probe.write_text("")
+        probe.unlink()
+
+
+def is_complete(root: Path, node: Node) -> bool:
+    """Whether a node is done. Raises `RunError` if it was done with other settings, naming the key and both values."""
+    path = root / node.folder / "result.json"
+    if not path.is_file():
+        return False
+    found = storage.read_json(path)
+    difference = first_difference(found["settings"], storage.plain(node.settings))
+    if difference:
+        key, before, now = difference
+        raise RunError(
+            f"{root / node.folder} was made with other settings: {key} was {_short(before)} and is now {_short(now)}. "
+            "Run with --fresh to start anew, or choose another --out."
+        )
+    if node.kind == "train" and found["manifests"] != manifests_of(root, node) and _recorded(root, node):
+        raise RunError(
+            f"{root / node.folder} learned from recorded outputs that have changed since (their manifest differs). "
+            "Run with --fresh to start anew, or choose another --out."
+        )
+    return True
+
+
+def _recorded(root: Path, node: Node) -> bool:
+    """Whether all recordings that a student needs are there; a deleted one is no mismatch."""
+    return all((root / need / "result.json").is_file() for need in node.needs)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def missing(root: Path, tree: Tree) -> list[Node]:
+    """Nodes still to do. A recording that nothing missing needs is not made again."""
+    undone = {folder: node for folder, node in tree.nodes.items() if not is_complete(root, node)}
+    wanted = {need for node in undone.values() for need in node.needs}
+    return [node for folder, node in undone.items() if node.kind == "train" or folder in wanted]
+
+
+def is_evaluated(root: Path, unit: str, folders: list[str]) -> bool:
+    """Whether a unit's stored predictions belong to its weights as they are now."""
+    path = root / unit / "evaluation.json"
+    return path.is_file() and storage.read_json(path)["models"] == evaluated_models(root, folders)
+
+
+def units(root: Path, tree: Tree) -> dict[str, tuple[Family, int, list[str]]]:
+    """Units whose trainings are all complete: folder -> (family, seed, folders of the members)."""
+    found = {}
+    for family in tree.families.values():
+        for seed, unit in family.units.items():
+            folders = list(family.trainings[seed])
+            if folders and unit not in found and all((root / f / "result.json").is_file() for f in folders):
+                found[unit] = (family, seed, folders)
+    return found
+
+
+def note_read(root: Path, plan: Plan, seeds: list[int], units_read: int) -> None:
+    """One line in `test_reads.jsonl`, before the test set is opened."""
+    line = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "plan": plan_fingerprint(plan),
+        "seeds": seeds,
+        "models": units_read,
+    }
+    storage.append_line(root / READS, storage.canonical(line))
+
+
+def plan_fingerprint(plan: Plan) -> str:
+    """Hash of all that decides the models (not of seeds, verdict, title)."""
+    return storage.fingerprint(storage.plain([data_table(plan), {m: plan.resolved(m).to_dict() for m in plan.order()}]))
+
+
+def test_reads(root: Path) -> TestReads:
+    """How often the test set was read in this folder, and by how many plans."""
+    path = root / READS
+    if not path.is_file():
+        return TestReads(count=0, plans=0)
+    import json
+
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    return TestReads(count=len(lines), plans=len({line["plan"] for line in lines}))
+
+
+def environment(workers: int, engine: Mapping[str, Any]) -> dict[str, Any]:
+    """Versions and machine, without its name."""
+    names = ("torch", "numpy", "scipy", "scikit-learn", "safetensors", "joblib")
+    return {
+        "potstill": metadata.version("potstill"),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": _cores(),
+        "workers": workers,
+        "libraries": {name: metadata.version(name) for name in names},
+        "engine": dict(engine),
+    }
+
+
+def _cores() -> int:
+    from joblib import cpu_count
+
+    return int(cpu_count())

@@ -1,0 +1,92 @@
+"""Waves of nodes in worker processes, through joblib: results as they come, killed workers, Ctrl-C (decision 7)."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.process_executor import BrokenProcessPool
+
+from potstill.study.tree import Node
+from potstill.study.worker import STOP, Outcome, Place, run_node
+
+KILLED = (
+    "its worker process was killed twice. Often that is the system running out of memory: try fewer workers, or a "
+    "smaller batch_size."
+)
+
+
+@contextmanager
+def stop_on_signal(place: Place, say: Callable[[str], None]) -> Iterator[None]:
+    """The first Ctrl-C writes the stop file, so that everybody saves and leaves; a second one kills the workers."""
+    stop = place.root / STOP
+    stop.unlink(missing_ok=True)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        if stop.exists():
+            get_reusable_executor().shutdown(wait=False, kill_workers=True)
+            raise KeyboardInterrupt
+        stop.write_text("stop\n")
+        say("Stopping: every worker saves and leaves. Press Ctrl-C again to kill them.")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        stop.unlink(missing_ok=True)
+
+
+def run_wave(nodes: Sequence[Node], place: Place, workers: int, done: Callable[[Node, Outcome], None]) -> None:
+    """Run independent nodes, longest first as given; `done` is called once per node, as each ends.
+
+    When a worker is killed, what was not begun runs on in a fresh pool; what was running is tried once more,
+    each alone.
+    """
+    waiting = {node.folder: node for node in nodes}
+
+    def take(outcome: Outcome) -> None:
+        done(waiting.pop(outcome.folder), outcome)
+
+    while waiting:
+        batch = list(waiting.values())
+        try:
+            for outcome in parallel(workers, run_node, [(node, place) for node in batch]):
+                take(outcome)
+        except BrokenProcessPool:
+            if place.stopping():
+                for node in list(waiting.values()):
+                    take(Outcome(node.folder, "interrupted"))
+                return
+            suspects = [node for node in waiting.values() if place.running(node.folder).exists()]
+            for node in suspects or batch[:1]:
+                take(_alone(node, place))
+
+
+def _alone(node: Node, place: Place) -> Outcome:
+    """Once more, with nobody beside it, so that nobody else is blamed."""
+    try:
+        (outcome,) = parallel(2, run_node, [(node, place)])
+        return outcome
+    except BrokenProcessPool:
+        place.running(node.folder).unlink(missing_ok=True)
+        return Outcome(node.folder, "failed", KILLED)
+
+
+def parallel(workers: int, function: Callable[..., Outcome], arguments: Sequence[tuple[Any, ...]]) -> Iterator[Outcome]:
+    """`function(*row)` for every row, in this process if there is one worker; outcomes as they end."""
+    if workers == 1:
+        yield from (function(*row) for row in arguments)
+        return
+    pool = Parallel(n_jobs=workers, backend="loky", batch_size=1, pre_dispatch="all", return_as="generator_unordered")
+    yield from pool(delayed(function)(*row) for row in arguments)

@@ -1,0 +1,135 @@
+"""A study: a plan, the folder of its run, and the data it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from potstill import storage
+from potstill.errors import RunError, SettingError
+from potstill.study.folder import PLAN
+from potstill.study.plan import Plan
+from potstill.study.results import Results
+
+
+def _silent(event: object) -> None:
+    """The listener of who does not listen."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What `potstill run` runs. `folder` holds everything it makes; `data` is the user's data folder (`--data`)."""
+
+    plan: Plan
+    folder: Path
+    data: str | None = None
+
+    @staticmethod
+    def open(
+        plan: str | Path | Plan | Mapping[str, Any],
+        *,
+        folder: str | Path | None = None,
+        data: str | Path | None = None,
+        seeds: int | None = None,
+        settings: Iterable[str] = (),
+    ) -> Study:
+        """A study from a plan's name, a .toml file, a plan, or the tables of one.
+
+        `folder` defaults to `runs/NAME`. `seeds` and `settings` ("training.epochs=3") change the plan. A plan made in
+        Python may hold arrays as `data.source`: (inputs, labels), or what `data.open` takes; they are saved in the
+        folder, from where the workers read them.
+        """
+        arrays = None
+        if isinstance(plan, Mapping):
+            plan, arrays = _without_arrays(plan)
+        found = (
+            plan if isinstance(plan, Plan) else Plan.from_dict(plan) if isinstance(plan, Mapping) else Plan.load(plan)
+        )
+        where = Path(folder) if folder is not None else Path("runs") / found.name
+        if arrays is not None:
+            path = _save_arrays(arrays, where)
+            found = found.with_settings([f"data.source={str(path)!r}"])
+        found = found.with_settings(list(settings))
+        if seeds is not None:
+            found = found.with_seeds(seeds)
+        return Study(found, where, str(data) if data is not None else None)
+
+    @staticmethod
+    def of_run(folder: str | Path, *, data: str | Path | None = None) -> Study:
+        """The study of an existing run folder."""
+        path = Path(folder) / PLAN
+        if not path.is_file():
+            raise RunError(f"{folder} is not a run folder: it has no {PLAN}. Wanted is a folder such as runs/demo.")
+        plan = replace(Plan.load(path), name=Path(folder).name)
+        return Study(plan, Path(folder), str(data) if data is not None else None)
+
+    def run(self, *, workers: int | None = None, fresh: bool = False, listener: Any = _silent) -> Results:
+        """Run what is missing; see `study.run.run` for what it raises. `workers` defaults to the number of cores."""
+        from potstill.study import run
+
+        return run.run(self.job(workers, listener), fresh=fresh)
+
+    def job(self, workers: int | None = None, listener: Any = _silent) -> Any:
+        """What `study.run` and `study.rehearse` take."""
+        from joblib import cpu_count
+
+        from potstill.study.run import Job
+
+        if workers is not None and workers < 1:
+            raise SettingError(f"workers is {workers}; wanted is a whole number of at least 1.")
+        return Job(self.plan, self.folder, self.data, workers or int(cpu_count()), listener)
+
+    def results(self) -> Results:
+        """What an earlier run found."""
+        path = self.folder / "results.json"
+        if not path.is_file():
+            raise RunError(f"{self.folder} has no results.json: run the study first (potstill run).")
+        return Results.model_validate(storage.read_json(path))
+
+
+def _read(plan: str | Path | Plan | Mapping[str, Any]) -> Plan:
+    if isinstance(plan, Plan):
+        return plan
+    return Plan.from_dict(plan) if isinstance(plan, Mapping) else Plan.load(plan)
+
+
+def _without_arrays(plan: Mapping[str, Any]) -> tuple[Mapping[str, Any], Any]:
+    """A plan's tables with arrays in `data.source` put aside."""
+    data = plan.get("data", {})
+    source = data.get("source") if isinstance(data, Mapping) else None
+    if source is None or isinstance(source, str) or (isinstance(source, Mapping) and "name" in source):
+        return plan, None
+    return {**plan, "data": {**data, "source": "digits"}}, source
+
+
+def _save_arrays(arrays: Any, folder: Path) -> Path:
+    """Arrays from Python as one .npz in the run folder, named by its content."""
+    import hashlib
+    import io
+
+    import numpy as np
+
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **_named(arrays))
+    path = folder / "data" / f"arrays-{hashlib.sha256(content.getvalue()).hexdigest()[:12]}.npz"
+    if not path.is_file():
+        storage.write_bytes(path, content.getvalue())
+    return path.resolve()
+
+
+def _named(arrays: Any) -> dict[str, Any]:
+    """(inputs, labels), or a mapping of split to that, as the names that `data.open` reads in an .npz file."""
+    import numpy as np
+
+    if not isinstance(arrays, Mapping):
+        inputs, labels = arrays
+        return {"inputs": np.asarray(inputs), "labels": np.asarray(labels)}
+    found = {}
+    for name, value in arrays.items():
+        if isinstance(value, (tuple, list)):
+            found[f"{name}_inputs"], found[f"{name}_labels"] = np.asarray(value[0]), np.asarray(value[1])
+        else:
+            found[name] = np.asarray(value)
+    return found

@@ -1,0 +1,315 @@
+"""What a worker process does with one node: paths and JSON in, files and a short outcome out (decision 7)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from potstill import data as data_module
+from potstill import networks, objectives, outputs, storage
+from potstill.data import Data
+from potstill.errors import DataError, Interrupted, OutputsError, StorageError, TrainingError, UsageError
+from potstill.evaluation import predict
+from potstill.outputs import Live, Stored
+from potstill.seeding import permutation
+from potstill.study.tree import FORMAT, Node
+from potstill.teachers import Ensemble
+from potstill.training.fit import fit
+from potstill.training.settings import Training
+from potstill.types import Answers, Source, Teacher
+
+STOP = ".stop"
+RUNNING = ".running"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a node ended. "refused" is a user's or the disk's error: it ends the study; "failed" ends its descendants."""
+
+    folder: str
+    state: Literal["done", "failed", "refused", "interrupted"]
+    reason: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a study runs: its folder, the user's data folder, and the parent's process number."""
+
+    root: Path
+    data_folder: str | None
+    parent: int
+
+    def stopping(self) -> bool:
+        """Whether the parent asked everybody to save and leave."""
+        return (self.root / STOP).exists()
+
+    def running(self, folder: str) -> Path:
+        """The file that says which process works on a node, and how far it is."""
+        return self.root / RUNNING / (storage.fingerprint(folder)[:16] + ".json")
+
+
+@lru_cache(maxsize=4)
+def _open(text: str, seed: int, folder: str | None, splits: tuple[str, ...]) -> Data:
+    table = json.loads(text)
+    return data_module.open(table.pop("source"), **table, seed=seed, folder=folder, splits=splits)
+
+
+def open_data(
+    table: Mapping[str, Any], seed: int, folder: str | None, splits: tuple[str, ...] = ("train", "validation")
+) -> Data:
+    """The data of a plan for one seed; without the test split unless it is asked for."""
+    return _open(storage.canonical(storage.plain(table)), seed if table.get("labelled") else 0, folder, splits)
+
+
+def data_facts(table: Mapping[str, Any], folder: str | None) -> dict[str, Any]:
+    """What identifies training and validation data (rows, order, labels), and what a plan needs to know of its data.
+
+    All labels count, also those that `labelled` hides: which ones it hides is a matter of the seed.
+    """
+    data = open_data({**table, "labelled": None}, 0, folder)
+    prints = {}
+    for name, part in (("train", data.train), ("validation", data.validation)):
+        whole = None if part is None else [part.fingerprint(), storage.tensor_sha256(part.labels)]
+        prints[name] = None if whole is None else storage.fingerprint(whole)
+    spec = data.spec
+    validation = 0 if data.validation is None else len(data.validation)
+    return {
+        "fingerprints": prints,
+        "rows": len(data.train),
+        "validation_rows": validation,
+        "shape": spec.shape,
+        "outputs": spec.outputs,
+        "classes": spec.classes,
+    }
+
+
+def run_node(node: Node, place: Place) -> Outcome:
+    """Do one node in this process; never raises, so that the others go on."""
+    if os.getpid() != place.parent:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us through the stop file
+    torch.set_num_threads(1)
+    began = time.monotonic()
+    marker = place.running(node.folder)
+    try:
+        if place.stopping():
+            return Outcome(node.folder, "interrupted")
+        _mark(marker, node, 0, 1)
+        {"train": _train, "record": _record}[node.kind](node, place)
+        return Outcome(node.folder, "done", seconds=time.monotonic() - began)
+    except Interrupted:
+        return Outcome(node.folder, "interrupted")
+    except TrainingError as error:
+        return _failed(node, place, str(error))
+    except (UsageError, StorageError) as error:
+        return Outcome(node.folder, "refused", f"{type(error).__name__}: {error}")
+    except Exception:  # a bug, or a user's own code: the rest of the study goes on
+        return _failed(node, place, traceback.format_exc(limit=-6))
+    finally:
+        marker.unlink(missing_ok=True)
+
+
+def _failed(node: Node, place: Place, reason: str) -> Outcome:
+    storage.write_json(place.root / node.folder / "failure.json", {"reason": reason, "settings": dict(node.settings)})
+    return Outcome(node.folder, "failed", reason)
+
+
+def _mark(marker: Path, node: Node, step: int, total: int) -> None:
+    """Progress for whoever looks: not fsynced, lost without harm."""
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    marker.write_text(json.dumps({"folder": node.folder, "step": step, "total": total, "pid": os.getpid()}))
+
+
+def _reporter(marker: Path, node: Node) -> Callable[[int, int], None]:
+    last = time.monotonic()
+
+    def report(step: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > 0.5:
+            last = time.monotonic()
+            _mark(marker, node, step, total)
+
+    return report
+
+
+def _data(node: Node, place: Place) -> Data:
+    """The node's data; refused if it is not what the study was planned with."""
+    wanted = node.settings["data"]
+    found = data_facts(wanted["plan"], place.data_folder)["fingerprints"]
+    for name, value in found.items():
+        if value != wanted[name]:
+            raise DataError(
+                f"The {name} data changed while the study ran (fingerprint {value}, was {wanted[name]}). "
+                "Run again with --fresh, or another --out."
+            )
+    return open_data(wanted["plan"], _seed(node), place.data_folder)
+
+
+def _seed(node: Node) -> int:
+    return int(node.settings["seed"]["seed"]) if "seed" in node.settings else node.seed
+
+
+def models_as_teacher(root: Path, folders: list[str]) -> Teacher:
+    """One model, or an ensemble of several, from their folders."""
+    models = [networks.load(root / folder) for folder in folders]
+    return models[0] if len(models) == 1 else Ensemble(models)
+
+
+def _record(node: Node, place: Place) -> None:
+    data = _data(node, place)
+    teacher = models_as_teacher(place.root, node.work["models"])
+    train = data.train.with_augment(node.settings["augment"]) if node.settings["augment"] else data.train
+    folder = place.root / node.folder
+    began = time.monotonic()
+    outputs.record(teacher, train, folder / "train", views=tuple(node.settings["views"]), should_stop=place.stopping)
+    if data.validation is not None:
+        outputs.record(teacher, data.validation, folder / "validation", should_stop=place.stopping)
+    manifests = [storage.sha256_file(path) for path in sorted(folder.glob("*/manifest.json"))]
+    write_result(folder, node, {"seconds": time.monotonic() - began, "manifests": manifests})
+
+
+def _train(node: Node, place: Place) -> None:
+    data, settings = _data(node, place), node.settings
+    training = Training.of(None, _tuples(settings["training"]))
+    augmented = data.train.with_augment(training.augment) if training.augment else data.train
+    teacher, validation_teacher = _teachers(node, place, data, augmented)
+    seed = settings["seed"]
+    folder = place.root / node.folder
+    model = fit(
+        settings["network"],
+        data,
+        objectives.build(settings["objective"]),
+        teacher=teacher,
+        validation_teacher=validation_teacher,
+        seed=seed["seed"],
+        member=seed["member"],
+        generation=seed["generation"],
+        training=training,
+        weights=node.work["weights"],
+        folder=folder,
+        should_stop=place.stopping,
+        progress=_reporter(place.running(node.folder), node),
+    )
+    (folder / "failure.json").unlink(missing_ok=True)
+    write_result(
+        folder,
+        node,
+        {
+            "seconds": model.info["seconds"],
+            "info": dict(model.info),
+            "manifests": [
+                m for work in node.work["teachers"] if "outputs" in work for m in manifests_of(place.root, work)
+            ],
+        },
+    )
+
+
+def manifests_of(root: Path, node: Node) -> list[str]:
+    """sha256 of the manifests of the recorded outputs that a student learns from."""
+    folders = [root / work["outputs"] for work in node.work.get("teachers", ()) if "outputs" in work]
+    return [storage.sha256_file(path) for folder in folders for path in sorted(folder.glob("*/manifest.json"))]
+
+
+def _tuples(training: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in training.items()}
+
+
+def _teachers(node: Node, place: Place, data: Data, train: Source) -> tuple[Answers | None, Answers | None]:
+    """Answers on training and validation rows of all the node's teachers, as one."""
+    told = node.work["teachers"]
+    if not told:
+        return None, None
+    if any("models" in work for work in told):
+        if not all("models" in work for work in told):
+            raise OutputsError(
+                'Live and recorded teachers cannot be mixed for one model: set answers = "live" for all.'
+            )
+        teacher = models_as_teacher(place.root, [folder for work in told for folder in work["models"]])
+        live: Answers = Live(teacher, train).with_known(_known(node, data))
+        return live, Live(teacher, data.validation) if data.validation is not None else None
+    stored = [_stored(place, work, data.train, "train") for work in told]
+    answers = (stored[0] if len(stored) == 1 else Stored.combine(stored)).with_known(_known(node, data))
+    if data.validation is None or any("file" in work for work in told):
+        return answers, None
+    looked = [_stored(place, work, data.validation, "validation") for work in told]
+    return answers, looked[0] if len(looked) == 1 else Stored.combine(looked)
+
+
+def _stored(place: Place, work: Mapping[str, Any], source: Source, split: str) -> Stored:
+    if "outputs" in work:
+        return outputs.open(place.root / work["outputs"] / split)
+    path = Path(work["file"])
+    if path.is_dir():
+        return outputs.open(path, source=source)
+    array = data_module.read_array(path)
+    return outputs.from_array(
+        array, kind=work["kind"] or "logits", rows=len(source), labels=source.labels, labelled=source.labelled
+    )
+
+
+def _known(node: Node, data: Data) -> Tensor:
+    """(n,) bool: the rows whose teacher's answer is known, keyed by the seed."""
+    known, n = node.work["known"], len(data.train)
+    if known is None:
+        return torch.ones(n, dtype=torch.bool)
+    if known == "labelled":
+        return data.train.labelled.clone()
+    mask = torch.zeros(n, dtype=torch.bool)
+    if isinstance(known, str):
+        rows = torch.as_tensor(data_module.read_array(Path(known)).astype("int64")).flatten()
+        if len(rows) == 0 or int(rows.min()) < 0 or int(rows.max()) >= n:
+            raise DataError(f"known: {known} must hold row numbers from 0 to {n - 1} of the training rows.")
+        mask[rows] = True
+        return mask
+    mask[permutation(n, "known", _seed(node))[: max(round(known * n), 1)]] = True
+    return mask
+
+
+def write_result(folder: Path, node: Node, facts: Mapping[str, Any]) -> None:
+    """`result.json`, written last: the node is complete."""
+    storage.write_json(
+        folder / "result.json",
+        {"format": FORMAT, "fingerprint": node.fingerprint, "settings": storage.plain(node.settings), **facts},
+    )
+
+
+def evaluate_unit(unit: str, folders: list[str], table: Mapping[str, Any], seed: int, place: Place) -> Outcome:
+    """Predictions of one model (or ensemble) on validation and test data: the only place that opens the test set."""
+    if os.getpid() != place.parent:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    began = time.monotonic()
+    if place.stopping():
+        return Outcome(unit, "interrupted")
+    try:
+        data = open_data(table, seed, place.data_folder, ("train", "validation", "test"))
+        model = models_as_teacher(place.root, folders)
+        folder = place.root / unit
+        hashes = {
+            name: predict(model, part).save(folder / "predictions" / f"{name}.safetensors")
+            for name, part in (("validation", data.validation), ("test", data.test))
+            if part is not None
+        }
+        storage.write_json(
+            folder / "evaluation.json",
+            {"format": FORMAT, "sha256": hashes, "models": evaluated_models(place.root, folders)},
+        )
+        return Outcome(unit, "done", seconds=time.monotonic() - began)
+    except (UsageError, StorageError) as error:
+        return Outcome(unit, "refused", f"{type(error).__name__}: {error}")
+
+
+def evaluated_models(root: Path, folders: list[str]) -> list[str]:
+    """What an evaluation was made from: the sha256 of each member's weights."""
+    return [storage.read_json(root / folder / "network.json")["weights_sha256"] for folder in folders]
