@@ -208,9 +208,7 @@ def _train(node: Node, place: Place) -> None:
         {
             "seconds": model.info["seconds"],
             "info": dict(model.info),
-            "manifests": [
-                m for work in node.work["teachers"] if "outputs" in work for m in manifests_of(place.root, work)
-            ],
+            "manifests": manifests_of(place.root, node),
         },
     )
 
