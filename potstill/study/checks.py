@@ -1,0 +1,180 @@
+"""Checks across the models of a plan: names that must exist, and settings that must fit each other."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from potstill.errors import NotYetError, unknown
+from potstill.study import names
+from potstill.study.family import cycle, judged
+from potstill.study.plan_text import Path, Where
+from potstill.study.tables import Model, Tables, Training
+
+
+def check(plan: Tables, where: Where) -> None:
+    """Raises `PlanError` at the first thing that does not fit."""
+    _seeds(plan, where)
+    for name, model in plan.models.items():
+        path = ("models", name)
+        _teachers(plan, name, where)
+        if model.outputs is not None:
+            _outputs(model, path, where)
+        else:
+            _trained(plan, model, path, where)
+        _learns(plan, model, path, where)
+    found = cycle(plan.models)
+    if found:
+        raise where.fault(("models", found[0], "teacher"), f"the models learn from each other: {' <- '.join(found)}.")
+    _shared(plan, where)
+    _watching(plan, plan.training, ("training",), where)
+    for name, model in plan.models.items():
+        _watching(plan, model.training, ("models", name, "training"), where)
+    _verdict(plan, where)
+    _published(plan, where)
+
+
+def _seeds(plan: Tables, where: Where) -> None:
+    if isinstance(plan.seeds, tuple):
+        if not plan.seeds:
+            raise where.fault(("seeds",), "found an empty list; wanted is at least one seed.")
+        twice = [seed for seed in plan.seeds if plan.seeds.count(seed) > 1]
+        if twice:
+            raise where.fault(("seeds",), f"found the seed {twice[0]} twice; the same seed gives the same model.")
+
+
+def _model_name(word: str, path: Path, known: Collection[str], where: Where) -> None:
+    if word not in known:
+        raise where.fault(path, unknown("model", word, known))
+
+
+def _teachers(plan: Tables, name: str, where: Where) -> None:
+    path = ("models", name, "teacher")
+    teachers = plan.models[name].teacher
+    for teacher in teachers:
+        if teacher == name:
+            raise where.fault(
+                path,
+                f'"{name}" cannot be its own teacher. For a chain of students give the first model a table of its own, '
+                "name it as the teacher, and set generations = N.",
+            )
+        _model_name(teacher, path, [other for other in plan.models if other != name], where)
+        if teachers.count(teacher) > 1:
+            raise where.fault(path, f'found "{teacher}" twice; wanted are different models.')
+
+
+def _outputs(model: Model, path: Path, where: Where) -> None:
+    given = model.model_fields_set - {"outputs", "kind", "shared"}
+    for key in sorted(given):
+        raise where.fault((*path, key), "a model that is given by its outputs is not trained and has no such key.")
+    if model.kind is None:
+        raise where.fault((*path, "kind"), 'is missing; wanted is what the outputs are: "logits" or "probabilities".')
+    if model.kind == "values":
+        raise where.fault((*path, "kind"), '"values" are not built yet in this version.', error=NotYetError)
+
+
+def _trained(plan: Tables, model: Model, path: Path, where: Where) -> None:
+    if model.kind is not None:
+        raise where.fault((*path, "kind"), "says what `outputs` are, and there are no outputs.")
+    if model.network is None and model.weights is None:
+        raise where.fault((*path, "network"), 'is missing; wanted is a network such as "mlp:100".')
+    own = model.training
+    used_as_is = 0 in (own.epochs, own.steps)
+    if own.epochs is None and own.steps is None:
+        used_as_is = 0 in (plan.training.epochs, plan.training.steps)
+    if used_as_is and model.weights is None:
+        key = "steps" if own.steps == 0 or plan.training.steps == 0 else "epochs"
+        place = (*path, "training") if 0 in (own.epochs, own.steps) else ("training",)
+        raise where.fault((*place, key), f"found 0, but {path[1]} has no weights to be used as they are.")
+    if used_as_is and model.members > 1:
+        raise where.fault((*path, "members"), "members that start from the same weights and are not trained are equal.")
+
+
+def _learns(plan: Tables, model: Model, path: Path, where: Where) -> None:
+    """Teacher, objective and the keys that only a student has."""
+    found = model.objective if isinstance(model.objective, tuple) else (model.objective,)
+    objectives = [objective for objective in found if objective is not None]
+    wants = [objective["name"] for objective in objectives if names.needs_teacher(objective)]
+    if model.teacher and not wants:
+        raise where.fault(
+            (*path, "objective"),
+            f'"{objectives[0]["name"]}" learns nothing from the teacher; '
+            "leave the teacher out, or name an objective that uses it.",
+        )
+    if not model.teacher:
+        if wants:
+            raise where.fault((*path, "objective"), f'"{wants[0]}" learns from a teacher, and there is no `teacher`.')
+        for key, given in (
+            ("known", model.known is not None),
+            ("answers", model.answers is not None),
+            ("generations", model.generations > 1),
+        ):
+            if given:
+                raise where.fault((*path, key), "is about learning from a teacher, and there is no `teacher`.")
+    for teacher in model.teacher:
+        if plan.models[teacher].outputs is None:
+            continue
+        if model.answers == "live":
+            raise where.fault((*path, "answers"), f'"{teacher}" is given by its outputs and cannot be asked live.')
+        own = model.training.augment
+        if own if own is not None else plan.training.augment:
+            place = (*path, "training", "augment") if own else ("training", "augment")
+            raise where.fault(
+                place,
+                f'"{teacher}" is given by its outputs, which are for plain examples; '
+                f'its student "{path[1]}" cannot learn from augmented ones. '
+                "Give the student training = { augment = [] }.",
+            )
+
+
+def _shared(plan: Tables, where: Where) -> None:
+    for name, model in plan.models.items():
+        for teacher in model.teacher if model.shared else ():
+            above = plan.models[teacher]
+            if not (above.shared or above.outputs is not None):
+                raise where.fault(
+                    ("models", name, "shared"),
+                    f'is one model for all seeds, but its teacher "{teacher}" is one per seed; share that too.',
+                )
+
+
+def _watching(plan: Tables, training: Training, path: Path, where: Where) -> None:
+    if plan.data.validation != 0:
+        return
+    monitor = training.monitor or plan.training.monitor
+    if training.patience and monitor != "train_objective":
+        raise where.fault((*path, "patience"), f'"{monitor}" needs validation data, and data.validation is 0.')
+    if training.select not in (None, "last"):
+        raise where.fault((*path, "select"), f'found "{training.select}" with data.validation = 0; wanted is "last".')
+    if training.monitor not in (None, "objective", "train_objective"):
+        raise where.fault((*path, "monitor"), f'"{training.monitor}" needs validation data, and data.validation is 0.')
+
+
+def _verdict(plan: Tables, where: Where) -> None:
+    verdict = plan.verdict
+    names.metric(verdict.metric, ("verdict", "metric"), where)
+    if verdict.baseline is not None:
+        _judged_name(plan, verdict.baseline, ("verdict", "baseline"), where)
+    seen: set[tuple[str, str]] = set()
+    for number, pair in enumerate(verdict.compare or ()):
+        path = ("verdict", "compare", number)
+        for name in pair:
+            _judged_name(plan, name, path, where)
+        if pair[0] == pair[1] or pair in seen or pair[::-1] in seen:
+            what = "with itself" if pair[0] == pair[1] else f'with "{pair[1]}" twice'
+            raise where.fault(path, f'found "{pair[0]}" compared {what}; wanted are different comparisons.')
+        seen.add(pair)
+
+
+def _judged_name(plan: Tables, name: str, path: Path, where: Where) -> None:
+    _model_name(name, path, plan.models, where)
+    if name not in judged(plan.models):
+        raise where.fault(path, f'"{name}" is given by its outputs, which say nothing about test examples.')
+    if names.metric_needs_teacher(plan.verdict.metric) and not plan.models[name].teacher:
+        raise where.fault(path, f'"{plan.verdict.metric}" compares a model with its teacher, and "{name}" has none.')
+
+
+def _published(plan: Tables, where: Where) -> None:
+    for metric, numbers in (plan.published.metrics if plan.published else {}).items():
+        names.metric(metric, ("published", metric), where)
+        for name in numbers:
+            _model_name(name, ("published", metric, name), plan.models, where)

@@ -1,0 +1,256 @@
+"""From what a user wrote to whole tables: unknown keys refused, what is not built refused, shorthand and defaults
+written out, types checked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from potstill.errors import NotYetError, PlanError, did_you_mean, unknown
+from potstill.study import names, tables
+from potstill.study.plan_text import Path, Where, shown
+from potstill.study.tables import NOT_YET
+
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_DEFAULTS: Mapping[str, Any] = {
+    "optimizer": "adam",
+    "schedule": "constant",
+    "batch_size": 128,
+    "patience": 0,
+    "monitor": "objective",
+    "augment": [],
+    "views": "fresh",
+    "precision": "float32",
+    "channels_last": False,
+    "clip": 0.0,
+    "label_smoothing": 0.0,
+}
+_EPOCHS = 20
+
+
+def expand(raw: Mapping[str, Any], where: Where) -> dict[str, Any]:
+    """The plan as plain nested tables, in canonical form: `expand(expand(p)) == expand(p)`.
+
+    Raises `PlanError` for an unknown key or name (with a suggestion), `NotYetError` for what is not built.
+    """
+    plan: dict[str, Any] = _plain(raw, (), where)
+    _refuse_unknown(plan, where)
+    _refuse_not_yet(plan, where)
+    plan["training"] = _training(plan.get("training", {}), ("training",), where, defaults=True)
+    if "source" in plan.get("data", {}):
+        plan["data"]["source"] = names.source(plan["data"]["source"], ("data", "source"), where)
+    for name, model in plan.get("models", {}).items():
+        plan["models"][name] = _model(model, ("models", name), where)
+    return plan
+
+
+def validate(plan: Mapping[str, Any], where: Where) -> tables.Tables:
+    """Expanded tables as pydantic models; a value of the wrong kind is a `PlanError`: found, wanted, where."""
+    whole = dict(plan)
+    if "published" in whole:
+        flat = dict(whole["published"])
+        source = {"source": flat.pop("source")} if "source" in flat else {}
+        whole["published"] = source | {"metrics": flat}
+    try:
+        return tables.Tables.model_validate(_tuples(whole))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise _fault(problem["loc"], whole, problem["type"] == "missing", where) from None
+
+
+def _plain(value: Any, path: Path, where: Where) -> Any:
+    """Dicts, lists, texts, numbers and booleans; anything else is refused. A copy, so that nobody's dict is changed."""
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise where.fault(path, f"found the key {key!r}; keys are texts.")
+        return {key: _plain(inner, (*path, key), where) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner, (*path, number), where) for number, inner in enumerate(value)]
+    if isinstance(value, str | bool | int | float):
+        return value
+    raise where.wrong(path, value, "a text, a number, true or false, a list or a table")
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tuples(inner) for key, inner in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def _fields(model: type[BaseModel], not_yet: str = "-") -> list[str]:
+    return [*model.model_fields, *NOT_YET.get(not_yet, ())]
+
+
+def _sections(plan: Mapping[str, Any], where: Where) -> Iterator[tuple[Path, str, Any, list[str]]]:
+    """Every table with fixed keys: its path, what to call it, its value, its keys."""
+    fixed: dict[str, list[str]] = {
+        "data": _fields(tables.Data, "data"),
+        "training": _fields(tables.Training),
+        "evaluation": _fields(tables.Evaluation, "evaluation"),
+        "verdict": _fields(tables.Verdict),
+    }
+    yield (), "a plan", plan, _fields(tables.Tables, "")
+    for key, keys in fixed.items():
+        if key in plan:
+            yield (key,), f"[{key}]", plan[key], keys
+    if "latency" in plan.get("evaluation", {}):
+        path = ("evaluation", "latency")
+        yield path, "evaluation.latency", plan["evaluation"]["latency"], _fields(tables.Latency)
+    for key in ("models", "sweep", "published"):
+        if not isinstance(plan.get(key, {}), dict):
+            raise where.wrong((key,), plan[key], "a table")
+    for name, model in plan.get("models", {}).items():
+        yield ("models", name), "a model", model, _fields(tables.Model, "model")
+        if "training" in model:
+            yield ("models", name, "training"), "a model's training", model["training"], _fields(tables.Training)
+
+
+def _refuse_unknown(plan: Mapping[str, Any], where: Where) -> None:
+    for path, what, table, keys in _sections(plan, where):
+        if not isinstance(table, dict):
+            raise where.wrong(path, table, "a table")
+        for key in table:
+            if key not in keys:
+                known = ", ".join(sorted(keys))
+                raise where.fault((*path, key), f"{what} has no such key.{did_you_mean(key, keys)} Known: {known}.")
+    for name in plan.get("models", {}):
+        if not _MODEL_NAME.fullmatch(name) or name == "truth":
+            raise where.fault(
+                ("models", name),
+                "not a name for a model; wanted are letters, digits, - and _, beginning with a letter or digit"
+                + (' ("truth" is reserved).' if name == "truth" else "."),
+            )
+
+
+def _refuse_not_yet(plan: Mapping[str, Any], where: Where) -> None:
+    def refuse(path: Path, hint: str, value: Any = None) -> None:
+        what = "this key" if value is None else shown(value)
+        raise where.fault(path, f"{what} is not built yet in this version. {hint}", error=NotYetError)
+
+    for key, hint in NOT_YET[""].items():
+        if key in plan:
+            refuse((key,), hint)
+    for section in ("data", "evaluation"):
+        for key, hint in NOT_YET[section].items():
+            if key in plan.get(section, {}):
+                refuse((section, key), hint)
+    data, evaluation, verdict = (plan.get(key, {}) for key in ("data", "evaluation", "verdict"))
+    if data.get("task") == "regression":
+        refuse(("data", "task"), "Built are multiclass and binary.", "regression")
+    if isinstance(data.get("test"), dict):
+        refuse(("data", "test"), "Give a fraction or a number of examples, or leave it out.", data["test"])
+    if isinstance(verdict.get("metric"), dict):
+        refuse(("verdict", "metric"), "Name one metric.", verdict["metric"])
+    if isinstance(verdict.get("on"), str) and verdict["on"] != "test":
+        refuse(("verdict", "on"), 'The verdict is given on "test".', verdict["on"])
+    _refuse_evaluation(evaluation, where, refuse)
+    for name, model in plan.get("models", {}).items():
+        for key, hint in NOT_YET["model"].items():
+            if key in model:
+                refuse(("models", name, key), hint)
+        if model.get("teacher") in ("truth", ["truth"]):
+            refuse(("models", name, "teacher"), "Name a model of this plan.", "truth")
+        if isinstance(model.get("weights"), str) and model["weights"].startswith("hub:"):
+            refuse(("models", name, "weights"), "Name a model's folder.", model["weights"])
+
+
+def _refuse_evaluation(evaluation: Mapping[str, Any], where: Where, refuse: Any) -> None:
+    built: dict[str, tuple[list[Any], Collection[Any]]] = {
+        "splits": (["validation", "test"], {"train", "validation", "test"}),
+        "labels": (["true"], {"true", "teacher"}),
+    }
+    for key, (now, known) in built.items():
+        found = evaluation.get(key, now)
+        if not isinstance(found, list):
+            continue
+        for number, word in enumerate(found):
+            if word not in known:
+                raise where.fault(("evaluation", key, number), unknown(key[:-1], str(word), known))
+        if sorted(found) != sorted(now):
+            refuse(("evaluation", key), f"Built is {shown(now)}.", found)
+    if isinstance(evaluation.get("views", [0]), list) and evaluation.get("views", [0]) != [0]:
+        refuse(("evaluation", "views"), "Built is [0], the plain examples.", evaluation["views"])
+
+
+def _training(table: dict[str, Any], path: Path, where: Where, *, defaults: bool = False) -> dict[str, Any]:
+    table = dict(table)
+    if "epochs" in table and "steps" in table:
+        raise where.fault((*path, "steps"), "found both epochs and steps; wanted is one of them.")
+    if defaults:
+        table = dict(_DEFAULTS) | ({} if "steps" in table else {"epochs": _EPOCHS}) | table
+    for key in ("optimizer", "schedule"):
+        if key in table:
+            table[key] = names.spec(key, table[key], (*path, key), where)
+    if "augment" in table:
+        table["augment"] = names.several("augmentation", table["augment"], (*path, "augment"), where)
+    for key in ("monitor", "select"):
+        if key in table:
+            names.watched(key, table[key], (*path, key), where)
+    return {key: table[key] for key in tables.Training.model_fields if key in table}
+
+
+def _model(model: dict[str, Any], path: Path, where: Where) -> dict[str, Any]:
+    model = dict(model)
+    if isinstance(model.get("teacher"), str):
+        model["teacher"] = [model["teacher"]]
+    if "outputs" not in model:
+        model.setdefault("objective", "hinton" if model.get("teacher") else "hard_labels")
+    if "network" in model:
+        model["network"] = names.spec("network", model["network"], (*path, "network"), where)
+    if "objective" in model:
+        found = model["objective"]
+        if isinstance(found, list) and not found:
+            raise where.wrong((*path, "objective"), found, "an objective, or a list of at least one")
+        many = names.several("objective", found, (*path, "objective"), where)
+        model["objective"] = many[0] if len(many) == 1 else many
+    if "training" in model:
+        model["training"] = _training(model["training"], (*path, "training"), where)
+    return {key: model[key] for key in tables.Model.model_fields if key in model}
+
+
+def _fault(loc: Path, whole: Any, missing: bool, where: Where) -> PlanError:
+    """The error at the deepest field that `loc` (pydantic's path, with union members in it) leads to."""
+    kind: Any = tables.Tables
+    wanted, value, at = "a plan", whole, whole
+    path: Path = ()
+    here: Path = ()
+    for part in loc:
+        found = _step(kind, part)
+        if found is None:
+            break
+        kind, description = found
+        here = (*here, part)
+        at = at.get(part) if isinstance(at, dict) else None
+        if description:
+            wanted, path, value = description, here, at
+        elif isinstance(part, str):
+            path, value = here, at
+    if path[:2] == ("published", "metrics"):
+        path = ("published", *path[2:])
+    if missing:
+        return where.fault(path, f"is missing; wanted is {wanted}.")
+    return where.wrong(path, value, wanted)
+
+
+def _step(kind: Any, part: str | int) -> tuple[Any, str | None] | None:
+    """What lies below an annotation at one part of a path, and its description where it is a field."""
+    for leaf in _leaves(kind):
+        if isinstance(leaf, type) and issubclass(leaf, BaseModel) and part in leaf.model_fields:
+            field = leaf.model_fields[str(part)]
+            return field.annotation, field.description
+        if get_origin(leaf) is dict and isinstance(part, str):
+            return get_args(leaf)[1], None
+    return None
+
+
+def _leaves(kind: Any) -> Iterator[Any]:
+    if get_origin(kind) in (None, dict, tuple):
+        yield kind
+    else:
+        for inner in get_args(kind):
+            yield from _leaves(inner)

@@ -1,0 +1,158 @@
+"""Names in a plan (networks, objectives, optimizers, ...) against the registries, whose signatures give their keys.
+
+The registries import torch, so they are imported when a name is looked up, not before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path as File
+from typing import Any, Literal, TypeAlias
+
+from potstill import metrics
+from potstill.errors import NotYetError, UsageError, did_you_mean, unknown
+from potstill.registry import Registry
+from potstill.study.plan_text import Path, Where, shown
+
+Kind: TypeAlias = Literal["network", "objective", "optimizer", "schedule", "augmentation"]
+SOURCES_NOT_YET = ("cats-dogs", "softmax-linear")
+
+
+@dataclass(frozen=True)
+class _Tools:
+    registry: Registry
+    not_yet: Collection[str]
+    build: Callable[[dict[str, Any]], Any]  # complains about values out of their range
+
+
+@cache
+def _tools(kind: Kind) -> _Tools:
+    if kind == "network":
+        from potstill import networks
+
+        return _Tools(networks.REGISTRY, networks.NOT_YET, lambda table: table)
+    if kind == "objective":
+        from potstill import objectives
+
+        return _Tools(objectives.REGISTRY, objectives.NOT_YET, objectives.build)
+    if kind == "augmentation":
+        from potstill.data import views
+
+        return _Tools(views.registry, (), views.build)
+    import torch
+
+    from potstill.training import optimizers
+
+    if kind == "schedule":
+        return _Tools(optimizers.SCHEDULES, (), optimizers.SCHEDULES.call)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    return _Tools(optimizers.REGISTRY, (), lambda table: optimizers.REGISTRY.call(table, [weight]))
+
+
+def spec(kind: Kind, value: Any, path: Path, where: Where) -> dict[str, Any]:
+    """A name or table as a checked table; defaults are left out."""
+    tools = _tools(kind)
+    name = value.get("name") if isinstance(value, dict) else value
+    if not isinstance(value, str | dict) or not isinstance(name, str):
+        raise where.wrong(path, value, f"the name of an {kind}" if kind[0] in "ao" else f"the name of a {kind}")
+    if name.partition(":")[0] in tools.not_yet:
+        raise where.fault(path, f'The {kind} "{name}" is not built yet in this version.', error=NotYetError)
+    if isinstance(value, dict) and kind == "optimizer" and value.get("decay"):
+        message = f"found decay = {shown(value['decay'])}, which is not built yet; use 0.0 and a schedule."
+        raise where.fault((*path, "decay"), message, error=NotYetError)
+    try:
+        table = tools.registry.expand(value)
+        tools.build(table)
+    except UsageError as error:
+        raise where.fault(_blamed(path, value, str(error)), str(error)) from None
+    return _table(table)
+
+
+def several(kind: Kind, value: Any, path: Path, where: Where) -> list[dict[str, Any]]:
+    """One specification or a list of them, as a list."""
+    if not isinstance(value, list):
+        return [spec(kind, value, path, where)]
+    return [spec(kind, inner, (*path, number), where) for number, inner in enumerate(value)]
+
+
+def full(kind: Kind, table: dict[str, Any]) -> dict[str, Any]:
+    """A checked table with every default written out: what a fingerprint is made of."""
+    return _table(_tools(kind).registry.full(table))
+
+
+def label(kind: Kind, table: dict[str, Any]) -> str:
+    """A checked table as short text: `mlp:100`, `hinton(temperature=4.0)`."""
+    return _tools(kind).registry.label(table)
+
+
+def needs_teacher(objective: dict[str, Any]) -> bool:
+    """Whether a checked objective learns from a teacher."""
+    return bool(_tools("objective").build(objective).needs_teacher)
+
+
+def metric(value: Any, path: Path, where: Where, *, extra: Collection[str] = ()) -> None:
+    """Refuses what is not the name of a metric (or one of `extra`)."""
+    known = [*metrics.names(), *extra]
+    if value not in known:
+        message = unknown("metric", value, known) if isinstance(value, str) else f"found {shown(value)}."
+        raise where.fault(path, message)
+
+
+def metric_needs_teacher(name: str) -> bool:
+    """Whether a metric compares a model with its teacher."""
+    return metrics.get(name, classes=2).needs_teacher
+
+
+def watched(key: str, value: Any, path: Path, where: Where) -> None:
+    """Refuses what `monitor` or `select` cannot watch."""
+    extra = ("objective", "train_objective") if key == "monitor" else ("last",)
+    metric(value, path, where, extra=extra)
+    if value not in extra and metric_needs_teacher(value):
+        raise where.fault(path, f'"{value}" needs a teacher and cannot be watched during training.')
+
+
+def source(value: Any, path: Path, where: Where) -> dict[str, Any]:
+    """`data.source` as a table. Whether a file or folder is there shows when the data are opened."""
+    from potstill import data
+
+    table = {"name": value} if isinstance(value, str) else value
+    if not isinstance(table, dict) or not isinstance(table.get("name"), str) or not table["name"]:
+        raise where.wrong(path, value, "a built-in name, a file, a folder, or a table with a name")
+    name = table["name"]
+    if name in SOURCES_NOT_YET:
+        raise where.fault(path, f'The data source "{name}" is not built yet in this version.', error=NotYetError)
+    if name not in data.names():
+        near = did_you_mean(name, data.names())
+        if near and not re.search(r"[./]", name) and not File(name).exists():
+            known = ", ".join(data.names())
+            raise where.fault(
+                path, f'Unknown data source "{name}".{near} Known: {known}; a folder of that name: ./{name}'
+            )
+        known_keys: Collection[str] = ("classes",)
+    else:
+        known_keys = data.options(name)
+    for key in table:
+        if key != "name" and key not in known_keys:
+            listed = ", ".join(known_keys) or "none"
+            near = did_you_mean(key, known_keys)
+            raise where.fault((*path, key), f'The data source "{name}" has no key "{key}".{near} Known: {listed}.')
+    return {"name": name} | table
+
+
+def _blamed(path: Path, value: Any, message: str) -> Path:
+    """The key of `value` that a complaint speaks of, else the whole."""
+    keys = [key for key in value if key != "name"] if isinstance(value, dict) else []
+    return next(((*path, key) for key in keys if re.search(rf"(?<!\w){re.escape(key)}(?!\w)", message)), path)
+
+
+def _table(value: dict[str, Any]) -> dict[str, Any]:
+    return {key: _lists(inner) for key, inner in value.items()}
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _lists(inner) for key, inner in value.items()}
+    return [_lists(inner) for inner in value] if isinstance(value, list | tuple) else value

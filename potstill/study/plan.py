@@ -1,0 +1,248 @@
+"""Plans: TOML files that say what a study trains, on what, and what it compares.
+
+A study is a family tree of models. Importing this module does not import torch; opening a plan does, because the keys
+of networks, objectives and optimizers come from their functions' signatures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path as File
+from typing import Any
+
+from potstill.errors import PlanError, unknown
+from potstill.study import checks, family, names, resolve, sweep
+from potstill.study.expand import expand, validate
+from potstill.study.plan_text import Where, parse, parse_key, positions, write
+from potstill.study.resolve import ModelPlan
+from potstill.study.tables import Data, Evaluation, Model, Published, Tables, Verdict
+
+_SHORT = ("source", "network", "optimizer", "schedule", "objective", "augment")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a sweep: `settings` (dotted key -> value), `label` ("data.labelled=100"), and the plan there."""
+
+    settings: Mapping[str, Any]
+    label: str
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan that has been read, expanded and checked. Two plans are equal when they say the same.
+
+    Not said in the plan language, and decided here: `known = "labelled"` limits the teacher to the rows that carry
+    labels; `story` is a text for the report; 0 turns `patience` and `clip` off, so that one model can do without.
+    """
+
+    tables: Tables
+    name: str = field(default="study", compare=False)
+    written: str | None = field(default=None, compare=False, repr=False)
+    _points: tuple[Point, ...] = field(default=(), compare=False, repr=False)
+
+    @staticmethod
+    def names() -> list[str]:
+        """Names of the plans that come with potstill, sorted."""
+        return sorted(file.name.removesuffix(".toml") for file in _folder().iterdir() if file.name.endswith(".toml"))
+
+    @staticmethod
+    def source(name_or_path: str | File) -> tuple[str, str]:
+        """Name and text of a plan that comes with potstill, or of a .toml file; not yet checked."""
+        word = str(name_or_path)
+        if not (isinstance(name_or_path, File) or word.endswith(".toml") or "/" in word):
+            if word not in Plan.names():
+                raise PlanError(f"{unknown('plan', word, Plan.names())} A file is named with its .toml.")
+            return word, (_folder() / f"{word}.toml").read_text(encoding="utf-8")
+        try:
+            return File(word).stem, File(word).read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise PlanError(f"{word} is not a text in UTF-8, as TOML has to be.") from None
+        except OSError as error:
+            raise PlanError(
+                f"{word} cannot be read ({error.strerror}). Plans by name: {', '.join(Plan.names())}."
+            ) from None
+
+    @staticmethod
+    def about(name: str) -> dict[str, str]:
+        """`title`, `needs` and `time` of a plan that comes with potstill; the last two from comments in its head."""
+        text = Plan.source(name)[1]
+        facts = {"title": str(parse(text).get("title", name)), "needs": "", "time": ""}
+        for line in text.splitlines():
+            word, colon, rest = line.removeprefix("# ").partition(": ")
+            if line.startswith("# ") and colon and word in ("needs", "time"):
+                facts[word] = rest.strip()
+        return facts
+
+    @staticmethod
+    def load(name_or_path: str | File) -> Plan:
+        """A plan by name, or from a .toml file. Errors are `PlanError` with the dotted key and the line."""
+        name, text = Plan.source(name_or_path)
+        raw = parse(text)
+        return _build({"title": name} | raw, Where(positions(text)), name=name, written=text)
+
+    @staticmethod
+    def from_dict(raw: Mapping[str, Any], *, name: str = "study") -> Plan:
+        """A plan from the tables that its TOML would hold."""
+        return _build(raw, Where(), name=name)
+
+    def with_settings(self, settings: Iterable[str]) -> Plan:
+        """The plan with `["training.epochs=3", "models.large.network=mlp:50"]`; all are put in, then checked."""
+        found = sweep.read_settings(settings)
+        for path, _ in found:
+            key = sweep.swept_already(path, self.tables.sweep)
+            if key is not None:
+                raise Where().fault(path, f'is swept over; set the sweep instead: sweep."{key}"=[...].')
+        return _build(sweep.put(self.to_dict(), found, Where()), Where(), name=self.name) if found else self
+
+    def with_seeds(self, n: int) -> Plan:
+        """The plan with the seeds 0 .. n-1."""
+        return _build(self.to_dict() | {"seeds": n}, Where(), name=self.name)
+
+    @property
+    def title(self) -> str:
+        return self.tables.title
+
+    @property
+    def story(self) -> str | None:
+        return self.tables.story
+
+    @property
+    def data(self) -> Data:
+        return self.tables.data
+
+    @property
+    def models(self) -> dict[str, Model]:
+        return self.tables.models
+
+    @property
+    def evaluation(self) -> Evaluation:
+        return self.tables.evaluation
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.tables.verdict
+
+    @property
+    def published(self) -> Published | None:
+        return self.tables.published
+
+    @property
+    def seed_list(self) -> list[int]:
+        """The seeds: as listed, or 0 .. n-1."""
+        seeds = self.tables.seeds
+        return list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+
+    @property
+    def baseline(self) -> str | None:
+        """The declared baseline, else "alone", else the only model that neither learns from another nor teaches one."""
+        return self.verdict.baseline or family.baseline(self.models)
+
+    @property
+    def text(self) -> str:
+        """The TOML as it was written, comments and all; of a plan that was changed or made in Python, `to_toml()`."""
+        return self.to_toml() if self.written is None else self.written
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain tables, as the TOML would hold them, with shorthand and defaults written out."""
+        plan = self.tables
+        whole: dict[str, Any] = {"title": plan.title, "story": plan.story, "seeds": plan.seeds}
+        for key in ("data", "training", "evaluation", "verdict"):
+            whole[key] = getattr(plan, key).model_dump(mode="json", exclude_none=True)
+        whole["models"] = {
+            name: model.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+            for name, model in plan.models.items()
+        }
+        whole["sweep"] = {key: list(values) for key, values in plan.sweep.items()} or None
+        if plan.published is not None:
+            whole["published"] = {"source": plan.published.source, **plan.published.metrics}
+        order = ("title", "story", "seeds", "data", "training", "models", "sweep", "evaluation", "verdict", "published")
+        return {key: whole[key] for key in order if whole.get(key) is not None}
+
+    def data_dict(self) -> dict[str, Any]:
+        """[data] with every key; what is not given is None."""
+        found: dict[str, Any] = self.data.model_dump(mode="json")
+        return found
+
+    def to_toml(self) -> str:
+        """The plan with every default written out, as TOML that `load` accepts: `load(to_toml(p)) == p`."""
+        return write(_short(self.to_dict()), comment="A resolved plan: every default is written out.")
+
+    def points(self) -> list[Point]:
+        """The sweep, every combination of its values as a plan without a sweep; one point without settings if none."""
+        return list(self._points) or [Point({}, "", self)]
+
+    def resolved(self, model: str) -> ModelPlan:
+        """One model with every default filled in and its training merged over [training]."""
+        return resolve.resolve(self.tables, self._known(model))
+
+    def order(self) -> list[str]:
+        """The models, every teacher before its students, else as declared."""
+        return family.order(self.models)
+
+    def depth(self, model: str) -> int:
+        """The wave in which the first generation of a model can be trained: 0 where it learns from no model."""
+        return family.depth(self.models, self._known(model))
+
+    def comparisons(self) -> list[tuple[str, str]]:
+        """Pairs (model, other) to judge: as declared, else students against the baseline, then against their teachers.
+
+        Without a baseline (see `baseline`) only the latter. A metric that compares a model with its teacher is judged
+        between models that have one.
+        """
+        if self.verdict.compare is not None:
+            return list(self.verdict.compare)
+        pairs = family.comparisons(self.models, self.baseline)
+        if not names.metric_needs_teacher(self.verdict.metric):
+            return pairs
+        return [pair for pair in pairs if all(self.models[name].teacher for name in pair)]
+
+    def _known(self, model: str) -> str:
+        if model not in self.models:
+            raise PlanError(unknown("model", model, self.models))
+        return model
+
+
+def differences(plan: Plan, a: str, b: str) -> list[str]:
+    """Settings in which two models differ, beside objective and teacher, which make the method; short phrases.
+
+    `["network mlp:16 against small_cnn", "training.steps 1500 against 400"]`; empty where only the method differs.
+    """
+    return resolve.differences(plan.tables, plan._known(a), plan._known(b))
+
+
+def _folder() -> Any:
+    return resources.files("potstill.study") / "plans"
+
+
+def _build(raw: Mapping[str, Any], where: Where, *, name: str, written: str | None = None) -> Plan:
+    expanded = expand(raw, where)
+    read = validate(expanded, where)
+    checks.check(read, where)
+    plan = Plan(read, name, written)
+    if not read.sweep:
+        return plan
+    base = plan.to_dict()
+    del base["sweep"]
+    points = []
+    for settings in sweep.grid(read.sweep, where):
+        try:
+            there = sweep.put(base, [(parse_key(key), value) for key, value in settings.items()], Where())
+            points.append(Point(settings, sweep.label(settings), _build(there, Where(), name=name)))
+        except PlanError as error:
+            raise sweep.blame(error, settings, where) from None
+    return replace(plan, _points=tuple(points))
+
+
+def _short(value: Any, key: str = "") -> Any:
+    """Tables that hold a name alone as that name, and lists of one teacher as the teacher: easier to read."""
+    if isinstance(value, dict):
+        if key in _SHORT and list(value) == ["name"]:
+            return value["name"]
+        return {inner: _short(found, inner) for inner, found in value.items()}
+    if key in ("augment", "objective") and isinstance(value, list):
+        return [_short(inner, key) for inner in value]
+    return value[0] if key == "teacher" and isinstance(value, list) and len(value) == 1 else value

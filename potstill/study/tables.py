@@ -1,0 +1,152 @@
+"""The tables of a plan as pydantic models: what each key may hold.
+
+The description of a field says what is wanted there; it completes the message of an error. Nothing is coerced: a
+number in quotes is not a number. Names (of networks, objectives, ...) are checked by `checks`, before these models.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Table: TypeAlias = dict[str, Any]
+Name: TypeAlias = Annotated[str, Field(min_length=1)]
+Natural: TypeAlias = Annotated[int, Field(ge=0)]
+Positive: TypeAlias = Annotated[int, Field(ge=1)]
+Part: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
+Finite: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Data(_Frozen):
+    """`[data]`: the examples, and which of them carry labels."""
+
+    source: Table = Field(description="a built-in name, a file, a folder, or a table with a name")
+    task: Literal["multiclass", "binary"] = Field(default="multiclass", description='"multiclass" or "binary"')
+    validation: Natural | Part | None = Field(
+        default=None, description="a fraction of the training examples between 0 and 1, or a number of examples"
+    )
+    test: Positive | Part | None = Field(
+        default=None, description="a fraction of the examples between 0 and 1, or a number of examples"
+    )
+    labelled: Positive | None = Field(
+        default=None, description="the number of training examples that carry labels, at least 1"
+    )
+
+
+class Training(_Frozen):
+    """`[training]`, and a model's own `training`, where only what was given is set (the rest is None)."""
+
+    optimizer: Table | None = Field(default=None, description="the name of an optimizer, or a table with a name")
+    schedule: Table | None = Field(default=None, description="the name of a schedule, or a table with a name")
+    batch_size: Positive | None = Field(default=None, description="a whole number of at least 1")
+    epochs: Natural | None = Field(default=None, description="a whole number of at least 0")
+    steps: Natural | None = Field(default=None, description="a whole number of at least 0")
+    patience: Natural | None = Field(default=None, description="a whole number of epochs; 0 never stops early")
+    monitor: Name | None = Field(default=None, description='"objective", "train_objective", or the name of a metric')
+    select: Name | None = Field(default=None, description='the name of a metric, or "last"')
+    augment: tuple[Table, ...] | None = Field(default=None, description="a list of augmentations")
+    views: Literal["fresh"] | Positive | None = Field(
+        default=None, description='"fresh", or a whole number of at least 1'
+    )
+    precision: Literal["float32", "bf16"] | None = Field(default=None, description='"float32" or "bf16"')
+    channels_last: bool | None = Field(default=None, description="true or false")
+    clip: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="the largest norm of the gradient; 0 does not clip"
+    )
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] | None = Field(default=None, description="a number in [0, 1)")
+
+
+class Model(_Frozen):
+    """`[models.X]`: what a model is, and what it learns from."""
+
+    network: Table | None = Field(default=None, description="the name of a network, or a table with a name")
+    teacher: tuple[Name, ...] = Field(default=(), description="the name of a model of this plan, or a list of names")
+    objective: Table | tuple[Table, ...] | None = Field(
+        default=None, description="the name of an objective, a table, or a list of those"
+    )
+    members: Positive = Field(default=1, description="a whole number of at least 1")
+    generations: Positive = Field(default=1, description="a whole number of at least 1; it counts the first model")
+    known: Annotated[float, Field(gt=0, le=1)] | Name | None = Field(
+        default=None, description='a fraction in (0, 1], "labelled", or a file of indices'
+    )
+    weights: Name | None = Field(default=None, description="the folder of a model")
+    outputs: Name | None = Field(default=None, description="a file or folder that holds a teacher's answers")
+    kind: Literal["logits", "probabilities", "values"] | None = Field(
+        default=None, description='"logits", "probabilities" or "values"'
+    )
+    shared: bool = Field(default=False, description="true or false")
+    answers: Literal["stored", "live"] | None = Field(default=None, description='"stored" or "live"')
+    training: Training = Field(default_factory=Training, description="a table with keys of [training]")
+
+
+class Latency(_Frozen):
+    """`evaluation.latency`: each batch size is timed with each number of threads."""
+
+    batch: tuple[Positive, ...] = Field(default=(1, 256), min_length=1, description="a list of batch sizes")
+    threads: tuple[Positive, ...] = Field(default=(1,), min_length=1, description="a list of numbers of threads")
+
+
+class Evaluation(_Frozen):
+    """`[evaluation]`: what is measured, on what."""
+
+    splits: tuple[Name, ...] = Field(default=("validation", "test"), description="a list of splits")
+    labels: tuple[Name, ...] = Field(default=("true",), description='a list of "true" and "teacher"')
+    views: tuple[Natural, ...] = Field(default=(0,), description="a list of numbers of views; 0 is the plain example")
+    latency: Latency = Field(default_factory=Latency, description="a table with the keys batch and threads")
+
+
+class Verdict(_Frozen):
+    """`[verdict]`: which differences are judged, in what metric, and how small is too small to matter."""
+
+    metric: Name = Field(default="accuracy", description="the name of a metric")
+    baseline: Name | None = Field(default=None, description="the name of a model of this plan")
+    margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=0.0, description="a number of at least 0, in the metric's unit"
+    )
+    compare: tuple[tuple[Name, Name], ...] | None = Field(default=None, description="a list of pairs [model, other]")
+    on: Literal["test"] = Field(default="test", description='"test"')
+
+
+class Published(_Frozen):
+    """`[published]`: numbers printed beside ours; in the TOML the metrics stand beside `source`."""
+
+    source: Name = Field(description="where the numbers were printed")
+    metrics: dict[str, dict[str, Finite]] = Field(default={}, description="per metric a table of model = number")
+
+
+class Tables(_Frozen):
+    """A whole plan, expanded: shorthand strings are tables, defaults of [data], [training] and the models filled in."""
+
+    title: str = Field(default="Untitled study", description="a text")
+    story: str | None = Field(default=None, description="a text")
+    seeds: Positive | tuple[Natural, ...] = Field(
+        default=5, description="a number of seeds of at least 1, or a list of different whole numbers"
+    )
+    data: Data = Field(description="a table [data] with a source")
+    training: Training = Field(default_factory=Training, description="a table")
+    models: dict[str, Model] = Field(min_length=1, description="at least one table [models.NAME]")
+    sweep: dict[str, tuple[Any, ...]] = Field(default={}, description="a list of values for each dotted key")
+    evaluation: Evaluation = Field(default_factory=Evaluation, description="a table")
+    verdict: Verdict = Field(default_factory=Verdict, description="a table")
+    published: Published | None = Field(default=None, description="a table with a source")
+
+
+# Keys of the plan language that this version does not build; with what to do meanwhile.
+NOT_YET: dict[str, dict[str, str]] = {
+    "": {"tune": "Set the values by hand, or sweep over them."},
+    "data": {
+        "inputs": "Give arrays, with one kind of input, as the source.",
+        "target": "Give arrays, with labels, as the source.",
+        "redraw": "Every seed sees the same examples.",
+    },
+    "model": {
+        "sees": "Every model sees the same inputs.",
+        "inference": "Only plain training is built.",
+    },
+    "evaluation": {"every": "Validation is measured at the end of each epoch."},
+}
