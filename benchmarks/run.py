@@ -1,0 +1,184 @@
+"""Speed as ratios within one run: `scripts/bench [NAME ...]`. Run it on a quiet machine.
+
+Contestants take turns (A B A B ...), and a ratio is taken turn by turn: the median and the range are printed, so that a
+drift of the speed of the machine does not count.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import potstill as ps
+from potstill import engine
+from potstill.study.study import Study
+from potstill.training.order import epoch_rows
+
+ROWS, FEATURES, CLASSES, BATCH = 60_000, 784, 10, 128
+STEPS = 2 * -(-ROWS // BATCH)
+
+
+def turns(contestants: Mapping[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each contestant, in turn, after one warm-up round."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(repeats + 1):
+        for name, contestant in contestants.items():
+            start = time.perf_counter()
+            contestant()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratio(title: str, above: list[float], below: list[float], wanted: str) -> None:
+    """Print the ratio turn by turn: median, and range."""
+    found = sorted(a / b for a, b in zip(above, below, strict=True))
+    print(f"  {title}: {statistics.median(found):.3f} ({found[0]:.3f} to {found[-1]:.3f}), wanted {wanted}")
+
+
+def rate(title: str, seconds: list[float], samples: int) -> None:
+    """Print thousand samples per second."""
+    print(f"  {title}: {samples / statistics.median(seconds) / 1e3:.0f} thousand samples/s")
+
+
+def _picture_data() -> tuple[ps.data.Data, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.rand(ROWS, FEATURES, generator=generator)
+    labels = torch.randint(CLASSES, (ROWS,), generator=generator)
+    return ps.data.open((inputs.numpy(), labels.numpy()), validation=0, test=0), inputs, labels
+
+
+def plain_loop(inputs: torch.Tensor, labels: torch.Tensor, epochs: int) -> None:
+    """What most people write: DataLoader over a TensorDataset, Adam as it comes, hard labels."""
+    network = nn.Sequential(nn.Linear(FEATURES, 100), nn.ReLU(), nn.Linear(100, CLASSES))
+    optimizer = torch.optim.Adam(network.parameters())
+    loader = DataLoader(TensorDataset(inputs, labels), batch_size=BATCH, shuffle=True)
+    for _ in range(epochs):
+        for x, y in loader:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(x), y).backward()
+            optimizer.step()
+
+
+def hand_loop(inputs: torch.Tensor, labels: torch.Tensor, epochs: int) -> None:
+    """The fastest simple loop: resident tensors, fused Adam, the same matrix precision and order as ours."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(FEATURES, 100), nn.ReLU(), nn.Linear(100, CLASSES))
+    optimizer = torch.optim.Adam(network.parameters(), fused=True)
+    rows = torch.arange(len(inputs))
+    with engine.Engine().settings():
+        for epoch in range(epochs):
+            for index in epoch_rows(rows, len(inputs), 0, epoch).split(BATCH):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(network(inputs[index]), labels[index]).backward()
+                optimizer.step()
+
+
+def distill() -> None:
+    """A student of 784-100-10 on 60,000 x 784, batch 128, one thread."""
+    data, inputs, labels = _picture_data()
+    teacher = ps.fit("mlp:32", data, steps=20, batch_size=BATCH)
+    with tempfile.TemporaryDirectory() as folder:
+        stored = ps.record(teacher, data.train, folder)
+        common = {"batch_size": BATCH, "epochs": 2, "select": "last", "monitor": "train_objective"}
+        hinton = ps.objectives.hinton(temperature=4.0, alpha=0.1)
+        seconds = turns(
+            {
+                "distilled": lambda: ps.fit("mlp:100", data, hinton, teacher=stored, **common),
+                "hard": lambda: ps.fit("mlp:100", data, **common),
+                "hand": lambda: hand_loop(inputs, labels, 2),
+                "plain": lambda: plain_loop(inputs, labels, 2),
+            },
+            repeats=7,
+        )
+    samples = 2 * ROWS
+    for name, title in (
+        ("distilled", "distilled from recorded outputs"), ("hard", "hard labels, fit"),
+        ("hand", "hard labels, loop by hand"), ("plain", "hard labels, DataLoader and default Adam"),
+    ):  # fmt: skip
+        rate(title, seconds[name], samples)
+    ratio("throughput distilled / hard labels", seconds["hard"], seconds["distilled"], ">= 0.95")
+    ratio("throughput distilled / plain loop", seconds["plain"], seconds["distilled"], ">= 1.7 (2 is hoped for)")
+    ratio("time of fit / loop by hand", seconds["hard"], seconds["hand"], "<= 1.05")
+
+
+def record() -> None:
+    """Recording against the bare forward pass of a teacher that needs at least 1 ms per batch."""
+    data, inputs, _ = _picture_data()
+    teacher = ps.fit("mlp:500-300", data, steps=1, batch_size=BATCH)
+    network = teacher.network
+
+    def bare() -> None:
+        with torch.inference_mode(), engine.Engine().settings():
+            for index in torch.arange(ROWS).split(512):
+                network(inputs[index])
+
+    def recorded() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            ps.record(teacher, data.train, folder)
+
+    seconds = turns({"record": recorded, "bare": bare}, repeats=9)
+    print(f"  the teacher needs {statistics.median(seconds['bare']) / -(-ROWS // 512) * 1e3:.2f} ms per batch of 512")
+    ratio("time of record / bare forward pass", seconds["record"], seconds["bare"], "<= 1.05")
+
+
+STUDY = {
+    "title": "Bench", "seeds": 8,
+    "data": {"source": "digits", "test": 600, "validation": 100},
+    "training": {"steps": 9000, "batch_size": 64},
+    "models": {
+        "teacher": {"network": "mlp:400-400"},
+        "alone": {"network": "mlp:100"},
+        "student": {"network": "mlp:100", "teacher": "teacher"},
+    },
+}  # fmt: skip
+
+
+def workers() -> None:
+    """One study with one worker and with two."""
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(2):
+        for number in (1, 2):
+            with tempfile.TemporaryDirectory() as folder:
+                start = time.perf_counter()
+                Study.open(STUDY, folder=Path(folder) / "run").run(workers=number)
+                seconds[number].append(time.perf_counter() - start)
+    print(f"  seconds with one worker: {seconds[1]}, with two: {seconds[2]}")
+    ratio("time of two workers / one", seconds[2], seconds[1], "<= 0.6, for a study of at least 60 s")
+
+
+def demo() -> None:
+    """The demo, without the install."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        Study.open("demo", folder=Path(folder) / "run").run(workers=2)
+        print(f"  {time.perf_counter() - start:.1f} s, wanted < 60 s on two cores")
+
+
+BENCHES = {"distill": distill, "record": record, "workers": workers, "demo": demo}
+
+
+def main() -> int:
+    """Run the named benches, or all."""
+    torch.set_num_threads(1)
+    names = sys.argv[1:] or list(BENCHES)
+    unknown = [name for name in names if name not in BENCHES]
+    if unknown:
+        print(f"Unknown: {', '.join(unknown)}. There are {', '.join(BENCHES)}.", file=sys.stderr)
+        return 2
+    print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, products {engine.probe_matmul()}")
+    for name in names:
+        print(f"{name}: {(BENCHES[name].__doc__ or '').splitlines()[0]}")
+        BENCHES[name]()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
