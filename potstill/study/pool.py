@@ -13,13 +13,13 @@ from joblib import Parallel, delayed
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
+from potstill.errors import Interrupted, PotstillError
 from potstill.study.tree import Node
 from potstill.study.worker import STOP, Outcome, Place, run_node
 
-KILLED = (
-    "its worker process was killed twice. Often that is the system running out of memory: try fewer workers, or a "
-    "smaller batch_size."
-)
+MEMORY = "Often that is the system running out of memory: try fewer workers, or a smaller batch_size."
+KILLED = f"its worker process was killed twice. {MEMORY}"
+STOPPED = "Stopped; everything so far is saved. The same command continues."
 
 
 @contextmanager
@@ -90,3 +90,15 @@ def parallel(workers: int, function: Callable[..., Outcome], arguments: Sequence
         return
     pool = Parallel(n_jobs=workers, backend="loky", batch_size=1, pre_dispatch="all", return_as="generator_unordered")
     yield from pool(delayed(function)(*row) for row in arguments)
+
+
+def run_all(
+    workers: int, function: Callable[..., Outcome], arguments: Sequence[tuple[Any, ...]], *, place: Place
+) -> list[Outcome]:
+    """All outcomes of short work. When a worker is killed, what it had not written is made by the next run."""
+    try:
+        return list(parallel(workers, function, arguments))
+    except BrokenProcessPool:
+        if place.stopping():
+            raise Interrupted(STOPPED) from None
+        raise PotstillError(f"A worker process was killed. {MEMORY} The same command continues.") from None

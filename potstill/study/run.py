@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from potstill.errors import Interrupted
 from potstill.study import collect, folder
 from potstill.study.judging import verdicts
 from potstill.study.plan import Plan
-from potstill.study.pool import parallel, run_wave, stop_on_signal
+from potstill.study.pool import STOPPED, run_all, run_wave, stop_on_signal
 from potstill.study.results import Published, Results
 from potstill.study.tree import Family, Node, Tree, data_table, expand
 from potstill.study.worker import STOP, Outcome, Place, data_facts, evaluate_unit
@@ -25,13 +25,17 @@ _STEP = 1e7  # what a step of a tiny network costs besides its products, in mult
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Progress of a study. `done` of `total` is work (multiply-adds, roughly), not time; `running` names what runs."""
+    """Progress of a study: begin, done, failed, refused, interrupted, evaluate, latency or stop.
+
+    `done` of `total` is work (multiply-adds, roughly), not time; "begin" tells each node's share in `work`.
+    """
 
     kind: str
     text: str
     done: float = 0.0
     total: float = 0.0
     seconds: float = 0.0
+    work: Mapping[str, float] = field(default_factory=dict)
 
 
 Listener = Callable[[Event], None]
@@ -52,7 +56,7 @@ class Job:
         """What the workers are told."""
         return Place(self.root, self.data_folder, os.getpid())
 
-    def say(self, kind: str, text: str, **numbers: float) -> None:
+    def say(self, kind: str, text: str, **numbers: Any) -> None:
         """Tell the listener, and the log."""
         self.listener(Event(kind, text, **numbers))
         storage.append_line(self.root / "log.txt", f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {kind}: {text}")
@@ -132,17 +136,18 @@ def _train_all(job: Job, tree: Tree, todo: list[Node], facts: Facts) -> None:
     work, wanted = work_of(tree, facts), {node.folder for node in todo}
     total, spent = sum(work.values()), sum(w for name, w in work.items() if name not in wanted)
     bad: set[str] = set()
-    job.say("begin", f"{len(todo)} of {len(tree.nodes)} nodes to do", done=spent, total=total)
+    job.say("begin", f"{len(todo)} of {len(tree.nodes)} nodes to do", done=spent, total=total, work=work)
     for wave in tree.waves():
         ready = [node for node in wave if node.folder in wanted]
         blocked = [node for node in ready if bad & set(node.needs)]
         bad |= {node.folder for node in blocked}
+        spent += sum(work[node.folder] for node in blocked)
         ready = sorted((n for n in ready if n not in blocked), key=lambda n: -work[n.folder])
         outcomes: list[Outcome] = []
 
         def done(node: Node, outcome: Outcome, outcomes: list[Outcome] = outcomes) -> None:
             nonlocal spent
-            spent += work[node.folder]
+            spent += work[node.folder] if outcome.state in ("done", "failed") else 0.0
             outcomes.append(outcome)
             if outcome.state == "refused" and not job.place.stopping():
                 (job.root / STOP).write_text("stop\n")  # nobody can go on: the others save and leave
@@ -160,7 +165,7 @@ def _raise_if_stopped(outcomes: Sequence[Outcome]) -> None:
         name, _, text = refused.reason.partition(": ")
         raise getattr(errors, name, errors.PotstillError)(text)
     if any(o.state == "interrupted" for o in outcomes):
-        raise Interrupted("Stopped; everything so far is saved. The same command continues.")
+        raise Interrupted(STOPPED)
 
 
 def _evaluate_all(job: Job, tree: Tree) -> None:
@@ -176,7 +181,7 @@ def _evaluate_all(job: Job, tree: Tree) -> None:
     folder.note_read(job.root, job.plan, job.plan.seed_list, len(todo))
     job.say("evaluate", f"{len(todo)} models on validation and test data")
     workers = job.workers if len(todo) > job.workers else 1
-    _raise_if_stopped(list(parallel(workers, evaluate_unit, todo)))
+    _raise_if_stopped(run_all(workers, evaluate_unit, todo, place=job.place))
 
 
 def _measure_costs(job: Job, tree: Tree) -> None:
@@ -189,6 +194,8 @@ def _measure_costs(job: Job, tree: Tree) -> None:
         path = job.root / Path(next(iter(family.units.values()))).parent / "cost.json"
         if unit is None or (path.is_file() and storage.read_json(path)["measured"] == [list(p) for p in pairs]):
             continue
+        if job.place.stopping():
+            raise Interrupted(STOPPED)
         job.say("latency", family.key)
         models = [networks.load(job.root / name) for name in units[unit][2]]
         rows = [(batch, threads, *evaluation.latency(models, batch, threads)) for batch, threads in pairs]
