@@ -31,6 +31,7 @@ def explain(error: OSError, path: Path, doing: str = "write") -> StorageError:
         errno.EROFS: "The file system is read-only: choose another folder.",
         errno.EACCES: "Permission denied: choose another folder or mend its rights.",
         errno.EPERM: "Permission denied: choose another folder or mend its rights.",
+        errno.EEXIST: "It is a file, not a folder: choose another folder.",
         errno.ENOTDIR: "Part of the path is a file, not a folder: choose another folder.",
     }.get(error.errno or 0, "Check the path.")
     return StorageError(f"Cannot {doing} {path}: {error.strerror or error}. {advice}")
