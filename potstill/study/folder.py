@@ -12,10 +12,11 @@ from typing import Any
 
 from potstill import storage
 from potstill.errors import RunError
+from potstill.study.answers import manifests_of
 from potstill.study.plan import Plan
 from potstill.study.results import TestReads
 from potstill.study.tree import Family, Node, Tree, data_table
-from potstill.study.worker import RUNNING, STOP, evaluated_models, manifests_of
+from potstill.study.worker import RUNNING, STOP, evaluated_models
 from potstill.training.checkpoint import first_difference
 
 PLAN = "plan.toml"

@@ -14,20 +14,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from potstill import data as data_module
-from potstill import networks, objectives, outputs, storage
+from potstill import objectives, outputs, storage
 from potstill.data import Data
-from potstill.errors import DataError, Interrupted, OutputsError, StorageError, TrainingError, UsageError
+from potstill.errors import DataError, Interrupted, StorageError, TrainingError, UsageError
 from potstill.evaluation import predict
-from potstill.outputs import Live, Stored
-from potstill.seeding import permutation
+from potstill.study.answers import manifests_of, models_as_teacher, seed_of, teachers
 from potstill.study.tree import FORMAT, Node
-from potstill.teachers import Ensemble
 from potstill.training.fit import fit
 from potstill.training.settings import Training
-from potstill.types import Answers, Source, Teacher
 
 STOP = ".stop"
 RUNNING = ".running"
@@ -153,17 +149,7 @@ def _data(node: Node, place: Place) -> Data:
                 f"The {name} data changed while the study ran (fingerprint {value}, was {wanted[name]}). "
                 "Run again with --fresh, or another --out."
             )
-    return open_data(wanted["plan"], _seed(node), place.data_folder)
-
-
-def _seed(node: Node) -> int:
-    return int(node.settings["seed"]["seed"]) if "seed" in node.settings else node.seed
-
-
-def models_as_teacher(root: Path, folders: list[str]) -> Teacher:
-    """One model, or an ensemble of several, from their folders."""
-    models = [networks.load(root / folder) for folder in folders]
-    return models[0] if len(models) == 1 else Ensemble(models)
+    return open_data(wanted["plan"], seed_of(node), place.data_folder)
 
 
 def _record(node: Node, place: Place) -> None:
@@ -183,7 +169,7 @@ def _train(node: Node, place: Place) -> None:
     data, settings = _data(node, place), node.settings
     training = Training.of(None, _tuples(settings["training"]))
     augmented = data.train.with_augment(training.augment) if training.augment else data.train
-    teacher, validation_teacher = _teachers(node, place, data, augmented)
+    teacher, validation_teacher = teachers(node, place.root, data, augmented)
     seed = settings["seed"]
     folder = place.root / node.folder
     model = fit(
@@ -213,65 +199,8 @@ def _train(node: Node, place: Place) -> None:
     )
 
 
-def manifests_of(root: Path, node: Node) -> list[str]:
-    """sha256 of the manifests of the recorded outputs that a student learns from."""
-    folders = [root / work["outputs"] for work in node.work.get("teachers", ()) if "outputs" in work]
-    return [storage.sha256_file(path) for folder in folders for path in sorted(folder.glob("*/manifest.json"))]
-
-
 def _tuples(training: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in training.items()}
-
-
-def _teachers(node: Node, place: Place, data: Data, train: Source) -> tuple[Answers | None, Answers | None]:
-    """Answers on training and validation rows of all the node's teachers, as one."""
-    told = node.work["teachers"]
-    if not told:
-        return None, None
-    if any("models" in work for work in told):
-        if not all("models" in work for work in told):
-            raise OutputsError(
-                'Live and recorded teachers cannot be mixed for one model: set answers = "live" for all.'
-            )
-        teacher = models_as_teacher(place.root, [folder for work in told for folder in work["models"]])
-        live: Answers = Live(teacher, train).with_known(_known(node, data))
-        return live, Live(teacher, data.validation) if data.validation is not None else None
-    stored = [_stored(place, work, data.train, "train") for work in told]
-    answers = (stored[0] if len(stored) == 1 else Stored.combine(stored)).with_known(_known(node, data))
-    if data.validation is None or any("file" in work for work in told):
-        return answers, None
-    looked = [_stored(place, work, data.validation, "validation") for work in told]
-    return answers, looked[0] if len(looked) == 1 else Stored.combine(looked)
-
-
-def _stored(place: Place, work: Mapping[str, Any], source: Source, split: str) -> Stored:
-    if "outputs" in work:
-        return outputs.open(place.root / work["outputs"] / split)
-    path = Path(work["file"])
-    if path.is_dir():
-        return outputs.open(path, source=source)
-    array = data_module.read_array(path)
-    return outputs.from_array(
-        array, kind=work["kind"] or "logits", rows=len(source), labels=source.labels, labelled=source.labelled
-    )
-
-
-def _known(node: Node, data: Data) -> Tensor:
-    """(n,) bool: the rows whose teacher's answer is known, keyed by the seed."""
-    known, n = node.work["known"], len(data.train)
-    if known is None:
-        return torch.ones(n, dtype=torch.bool)
-    if known == "labelled":
-        return data.train.labelled.clone()
-    mask = torch.zeros(n, dtype=torch.bool)
-    if isinstance(known, str):
-        rows = torch.as_tensor(data_module.read_array(Path(known)).astype("int64")).flatten()
-        if len(rows) == 0 or int(rows.min()) < 0 or int(rows.max()) >= n:
-            raise DataError(f"known: {known} must hold row numbers from 0 to {n - 1} of the training rows.")
-        mask[rows] = True
-        return mask
-    mask[permutation(n, "known", _seed(node))[: max(round(known * n), 1)]] = True
-    return mask
 
 
 def write_result(folder: Path, node: Node, facts: Mapping[str, Any]) -> None:
