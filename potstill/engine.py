@@ -75,7 +75,7 @@ class Engine:
     def place(self, network: nn.Module) -> nn.Module:
         """Move a network to the device, in the chosen memory layout."""
         network = network.to(self.device)
-        return network.to(memory_format=torch.channels_last) if self.channels_last else network  # type: ignore[call-overload, no-any-return]
+        return network.to(memory_format=torch.channels_last) if self.channels_last else network  # type: ignore[call-overload]
 
     def move(self, batch: Batch) -> Batch:
         """Move a batch to the device, in the chosen memory layout; the same object where nothing has to move."""
@@ -86,8 +86,10 @@ class Engine:
             if inputs is batch.inputs:
                 return batch
             return Batch(inputs, batch.labels, batch.labelled, batch.index, batch.teacher, batch.label_smoothing)
-        moved = [t.to(self.device, non_blocking=True) for t in (inputs, batch.labels, batch.labelled)]
-        return Batch(*moved, batch.index, batch.teacher, batch.label_smoothing)
+        inputs, labels, labelled = (
+            t.to(self.device, non_blocking=True) for t in (inputs, batch.labels, batch.labelled)
+        )
+        return Batch(inputs, labels, labelled, batch.index, batch.teacher, batch.label_smoothing)
 
     def describe(self) -> dict[str, Any]:
         """What decides the last bits of a result; a checkpoint records it."""

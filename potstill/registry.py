@@ -84,7 +84,7 @@ class Registry:
         if isinstance(spec, str):
             return spec
         table = self.expand(spec)
-        name = table.pop("name")
+        name = str(table.pop("name"))
         keys = list(table)
         if keys and keys[0] == next(iter(self.parameters(name)), None) and isinstance(table[keys[0]], tuple):
             name += ":" + "-".join(map(str, table.pop(keys[0])))

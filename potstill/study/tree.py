@@ -153,7 +153,8 @@ class _Builder:
         teachers: tuple[str, ...],
         parts: list[str],
     ) -> None:
-        units, trainings = {}, {}
+        units: dict[int, str] = {}
+        trainings: dict[int, tuple[str, ...]] = {}
         for seed in self.seeds:
             own = self.seeds[0] if settings["shared"] else seed
             unit = "/".join(["models", *parts, "shared" if settings["shared"] else f"seed-{seed}"])

@@ -211,7 +211,7 @@ def _stepper(task: Task, optimizer: torch.optim.Optimizer) -> Callable[[Tensor, 
         means = {name: term.mean() for name, term in objective(Outputs(logits), batch).items()}
         for i, penalty in enumerate(penalties):
             means[f"penalty{i or ''}"] = penalty(network) / n
-        values = [float(mean) for mean in means.values()]
+        values = [mean.item() for mean in means.values()]
         if not math.isfinite(sum(values)):
             raise TrainingError(not_finite(means, values, state.step), step=state.step)
         optimizer.zero_grad(set_to_none=True)
