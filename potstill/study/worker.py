@@ -167,7 +167,7 @@ def _record(node: Node, place: Place) -> None:
 
 def _train(node: Node, place: Place) -> None:
     data, settings = _data(node, place), node.settings
-    training = Training.of(None, _tuples(settings["training"]))
+    training = training_of(node)
     augmented = data.train.with_augment(training.augment) if training.augment else data.train
     teacher, validation_teacher = teachers(node, place.root, data, augmented)
     seed = settings["seed"]
@@ -199,8 +199,12 @@ def _train(node: Node, place: Place) -> None:
     )
 
 
-def _tuples(training: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in training.items()}
+def training_of(node: Node) -> Training:
+    """How a node is trained."""
+    given = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in node.settings["training"].items()
+    }
+    return Training.of(None, given)
 
 
 def write_result(folder: Path, node: Node, facts: Mapping[str, Any]) -> None:
