@@ -1,0 +1,142 @@
+"""From the speed of every model to what a whole study takes: time and disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from potstill.networks.model import Model
+from potstill.study import words
+from potstill.study.run import Job
+from potstill.study.tree import Family, Node, Tree
+
+_NODE_SECONDS = 0.08  # what a node costs besides its steps: opening data, files and their fsync
+_POOL_SECONDS = 4.0  # until worker processes have imported torch
+_NODE_BYTES = 16_384  # JSON and history beside the weights
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """One model. `seconds` is for all its trainings, recordings and predictions, one after the other.
+
+    `steps` is of one training, at most; `step_ms` what one took here; `trainings` counts seeds times members.
+    """
+
+    model: str
+    network: str
+    objective: str
+    parameters: int
+    steps: int
+    step_ms: float
+    trainings: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What a study would take: wall `seconds` with `workers` processes, `bytes` on a disk that has `free_bytes`."""
+
+    title: str
+    seeds: tuple[int, ...]
+    rows: Mapping[str, int]
+    models: tuple[Rehearsed, ...]
+    nodes: int
+    workers: int
+    seconds: float
+    bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Seconds per step and per predicted row of one member; its size."""
+
+    step: float
+    row: float
+    steps: int
+    epochs: int
+    parameters: int
+    bytes: int
+    model: Model = field(repr=False)
+
+
+def estimate(job: Job, tree: Tree, speeds: Mapping[str, Speed], rows: Mapping[str, int]) -> Rehearsal:
+    """What the study takes, with `rows` examples on each split. It is a guess: other processes slow each other down."""
+    times = {name: _node_seconds(node, tree, speeds, rows) for name, node in tree.nodes.items()}
+    evaluation = {key: _evaluation_seconds(tree.families[key], speed, rows) for key, speed in speeds.items()}
+    return Rehearsal(
+        title=job.plan.title,
+        seeds=tuple(job.plan.seed_list),
+        rows=rows,
+        models=tuple(_row(tree, key, speed, times, evaluation[key]) for key, speed in speeds.items()),
+        nodes=len(tree.nodes),
+        workers=job.workers,
+        seconds=_wall(job, tree, times, sum(evaluation.values())),
+        bytes=_bytes(tree, speeds, rows, job.workers),
+        free_bytes=_free(job.root),
+    )
+
+
+def _node_seconds(node: Node, tree: Tree, speeds: Mapping[str, Speed], rows: Mapping[str, int]) -> float:
+    speed = speeds[node.family]
+    if node.kind == "train":
+        return _NODE_SECONDS + speed.steps * speed.step + speed.epochs * rows["validation"] * speed.row
+    asked = rows["train"] * len(node.settings["views"]) + rows["validation"]
+    return _NODE_SECONDS + asked * tree.families[node.family].settings["members"] * speed.row
+
+
+def _evaluation_seconds(family: Family, speed: Speed, rows: Mapping[str, int]) -> float:
+    """Predictions of all units on validation and test data."""
+    members = family.settings["members"]
+    return len(set(family.units.values())) * (
+        0.5 * _NODE_SECONDS + (rows["validation"] + rows["test"]) * members * speed.row
+    )
+
+
+def _row(tree: Tree, key: str, speed: Speed, times: Mapping[str, float], evaluation: float) -> Rehearsed:
+    family = tree.families[key]
+    own = [name for name, node in tree.nodes.items() if node.family == key]
+    return Rehearsed(
+        model=key,
+        network=words.network(family.settings["network"]),
+        objective=words.objective(family.settings["objective"]),
+        parameters=speed.parameters * family.settings["members"],
+        steps=speed.steps,
+        step_ms=speed.step * 1e3,
+        trainings=sum(tree.nodes[name].kind == "train" for name in own),
+        seconds=sum(times[name] for name in own) + evaluation,
+    )
+
+
+def _wall(job: Job, tree: Tree, times: Mapping[str, float], evaluation: float) -> float:
+    """Waves shared among the workers, each at least as long as its longest node; then predictions; then latency."""
+    waves = [[times[node.folder] for node in wave] for wave in tree.waves()]
+    shared = sum(max(sum(wave) / job.workers, max(wave)) for wave in waves if wave) + evaluation / job.workers
+    latency = job.plan.evaluation.latency
+    quiet = 0.3 * len(latency.batch) * len(latency.threads) * len(tree.families)
+    return shared + quiet + (_POOL_SECONDS if job.workers > 1 else 0.0)
+
+
+def _bytes(tree: Tree, speeds: Mapping[str, Speed], rows: Mapping[str, int], workers: int) -> int:
+    """Weights, predictions and recorded outputs of the whole study, and the checkpoints that stand at one time."""
+    total = 0
+    for node in tree.nodes.values():
+        family, speed = tree.families[node.family], speeds[node.family]
+        width = 4 * speed.model.spec.outputs
+        if node.kind == "train":
+            total += speed.bytes + _NODE_BYTES
+        else:
+            asked = rows["train"] * len(node.settings["views"]) + rows["validation"]
+            total += asked * family.settings["members"] * width + _NODE_BYTES
+    for key, speed in speeds.items():
+        units = len(set(tree.families[key].units.values()))
+        total += units * (rows["validation"] + rows["test"]) * (4 * len(speed.model.spec.classes) + 9)
+    return total + workers * 5 * max((speed.bytes for speed in speeds.values()), default=0)
+
+
+def _free(folder: Path) -> int:
+    """Free bytes where the run folder would be."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free

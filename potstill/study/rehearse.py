@@ -1,0 +1,193 @@
+"""A rehearsal: one real batch of everything a study does, and from its speed the time and the disk that it needs."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import LongTensor, Tensor
+
+from potstill import engine, objectives, outputs, storage
+from potstill.data import ArraySource, Data
+from potstill.errors import Interrupted, PotstillError
+from potstill.networks.model import Model
+from potstill.outputs import Live, Stored
+from potstill.study.answers import known_rows, seed_of, stored
+from potstill.study.estimate import Rehearsal, Speed, estimate
+from potstill.study.run import Facts, Job, file_hash
+from potstill.study.tree import Family, Node, Tree, data_table, expand
+from potstill.study.worker import open_data, training_of
+from potstill.teachers import Ensemble
+from potstill.training.fit import fit
+from potstill.training.settings import Training
+from potstill.types import Answers, Teacher, TeacherOutputs
+
+_WATCHED = 0.5  # seconds of steps that are timed for each model, where there are few models
+_WATCHED_ALL = 20.0  # and for all of them together
+_RECORDED = 512  # rows a teacher answers for in a rehearsal
+_PREDICTED = 2048  # rows a model predicts
+_SPLITS = ("train", "validation", "test")
+
+
+def rehearse(job: Job) -> Rehearsal:
+    """Open the data, take one optimiser step with every model, then time some, with one thread as the workers do.
+
+    Teachers answer with the weights of their own rehearsal. Of the test set only the number of examples is looked at.
+    Nothing is written but into a temporary folder. Raises what the study itself would raise, with a note that names
+    the model.
+    """
+    facts = Facts(job.data_folder)
+    tree = expand(job.plan, facts, file_hash)
+    rows = _rows(data_table(job.plan), job)
+    speeds: dict[str, Speed] = {}
+    seconds = min(_WATCHED, _WATCHED_ALL / max(len(tree.families), 1))
+    with tempfile.TemporaryDirectory(prefix="potstill-") as scratch, engine.threads(1):
+        for key, family in tree.families.items():
+            if family.brought:
+                continue
+            try:
+                speeds[key] = _Family(family, tree, job, speeds, Path(scratch)).speed(seconds)
+            except PotstillError as error:
+                error.add_note(f'This was the model "{key}".')
+                raise
+    return estimate(job, tree, speeds, rows)
+
+
+def _rows(table: Mapping[str, Any], job: Job) -> dict[str, int]:
+    data = open_data(table, job.plan.seed_list[0], job.data_folder, _SPLITS)
+    parts = dict(zip(_SPLITS, (data.train, data.validation, data.test), strict=True))
+    return {name: 0 if part is None else len(part) for name, part in parts.items()}
+
+
+@final
+class _Few:
+    """Recorded answers for a few rows, as if they were those of `known` (n,) rows. Satisfies `Answers`."""
+
+    def __init__(self, recorded: Stored, known: Tensor) -> None:
+        self._recorded, self._known = recorded, known
+
+    @property
+    def known(self) -> Tensor:
+        return self._known
+
+    def lookup(self, index: LongTensor, view: int = 0) -> TeacherOutputs:  # noqa: ARG002 - every view answers alike
+        few: Any = index % len(self._recorded)
+        return self._recorded.lookup(few, self._recorded.views[0])
+
+    def fingerprint(self) -> str:
+        return self._recorded.fingerprint()
+
+
+@final
+class _Watch:
+    """Notes when which step was reached, and stops the training after a while."""
+
+    def __init__(self, seconds: float) -> None:
+        self.began, self.seconds = time.perf_counter(), seconds
+        self.marks: list[tuple[int, float]] = []
+
+    def progress(self, step: int, total: int) -> None:  # noqa: ARG002 - the signature of `fit`
+        self.marks.append((step, time.perf_counter()))
+
+    def should_stop(self) -> bool:
+        return len(self.marks) > 1 and time.perf_counter() - self.began > self.seconds
+
+    def per_step(self) -> float:
+        first, last = ((0, self.began), self.marks[-1]) if len(self.marks) == 1 else (self.marks[0], self.marks[-1])
+        return (last[1] - first[1]) / max(last[0] - first[0], 1)
+
+
+@dataclass(frozen=True)
+class _Family:
+    """The rehearsal of one model of the results; `speeds` are those of its teachers."""
+
+    family: Family
+    tree: Tree
+    job: Job
+    speeds: Mapping[str, Speed]
+    scratch: Path
+
+    def speed(self, seconds: float) -> Speed:
+        node = self.tree.nodes[next(iter(self.family.trainings.values()))[0]]
+        data = open_data(data_table(self.family.plan), seed_of(node), self.job.data_folder)
+        training = training_of(node)
+        total = training.total_steps(len(data.train))
+        once = replace(training, steps=1, epochs=None) if total else training
+        model = self._fit(node, data, once, None)
+        watch = _Watch(seconds)
+        if total:
+            with suppress(Interrupted):
+                self._fit(node, data, training, watch)
+        few = _head(data.train, _PREDICTED)
+        began = time.perf_counter()
+        engine.predict(model, few)
+        return Speed(
+            step=watch.per_step() if total else 0.0,
+            row=(time.perf_counter() - began) / len(few),
+            steps=total,
+            epochs=-(-total // max(training.steps_per_epoch(len(data.train)), 1)),
+            parameters=sum(p.numel() for p in model.network.parameters()),
+            bytes=sum(t.nbytes for t in model.network.state_dict().values()),
+            model=model,
+        )
+
+    def _fit(self, node: Node, data: Data, training: Training, watch: _Watch | None) -> Model:
+        settings, seed = node.settings, node.settings["seed"]
+        train = data.train.with_augment(training.augment) if training.augment else data.train
+        teacher, validation_teacher = self._teachers(node, data, train)
+        return fit(
+            settings["network"],
+            data,
+            objectives.build(settings["objective"]),
+            teacher=teacher,
+            validation_teacher=validation_teacher,
+            seed=seed["seed"],
+            member=seed["member"],
+            generation=seed["generation"],
+            training=training,
+            weights=node.work["weights"],
+            progress=watch.progress if watch else None,
+            should_stop=watch.should_stop if watch else None,
+        )
+
+    def _teachers(self, node: Node, data: Data, train: ArraySource) -> tuple[Answers | None, Answers | None]:
+        told = list(zip(self.family.teachers, node.work["teachers"], strict=True))
+        if not told:
+            return None, None
+        known = known_rows(node, data)
+        live = [self._teacher(key) for key, work in told if "models" in work]
+        if live:
+            teacher = live[0] if len(live) == 1 else Ensemble(live)
+            on_validation = None if data.validation is None else Live(teacher, data.validation)
+            return Live(teacher, train).with_known(known), on_validation
+        brought = [stored(self.scratch, work, data.train, "train") for _, work in told if "file" in work]
+        recorded = [self._record(key, work["outputs"], data) for key, work in told if "outputs" in work]
+        if not recorded:
+            return Stored.combine(brought).with_known(known), None
+        few = Stored.combine(recorded)
+        on_validation_rows = None if data.validation is None else torch.ones(len(data.validation), dtype=torch.bool)
+        return _Few(few, known), None if on_validation_rows is None else _Few(few, on_validation_rows)
+
+    def _teacher(self, key: str) -> Teacher:
+        members = self.tree.families[key].settings["members"]
+        model = self.speeds[key].model
+        return model if members == 1 else Ensemble([model] * members)
+
+    def _record(self, key: str, node: str, data: Data) -> Stored:
+        """Really recorded, for a few rows of the first view that the study would record."""
+        settings = self.tree.nodes[node].settings
+        few = _head(data.train.with_augment(settings["augment"]), _RECORDED)
+        folder = self.scratch / storage.fingerprint([key, node])[:16]
+        return outputs.record(self._teacher(key), few, folder, views=settings["views"][:1])
+
+
+def _head(source: ArraySource, rows: int) -> ArraySource:
+    return replace(
+        source, labels=source.labels[:rows], labelled=source.labelled[:rows], selection=source.rows[:rows].clone()
+    )
