@@ -63,7 +63,7 @@ BAD: list[tuple[dict[str, str], str, int, str]] = [
     ({"[verdict]": "[verdcit]"}, "verdcit", 12, '"verdict"'),
     ({SOURCE: 'source = { name = "digits", sise = 3 }'}, "data.source.sise", 4, "no key"),
     ({EPOCHS: 'optimizer = { name = "adam", esp = 1 }'}, "training.optimizer.esp", 6, '"eps"'),
-    ({TEACHER: TEACHER + '\nobjective.name = "hinton"\nobjective.alpa = 2'}, "models.small.objective.alpa", 13, '"alpha"'),
+    ({TEACHER: TEACHER + '\nobjective = { name = "hinton", alpa = 2 }'}, "models.small.objective.alpa", 12, '"alpha"'),
     ({EPOCHS: 'augment = ["flip",\n { name = "shift", part = 0.1 }]'}, "training.augment[1].part", 7, "fraction"),
     # unknown names
     ({SOURCE: 'source = "digts"'}, "data.source", 4, '"digits"'),
@@ -557,10 +557,18 @@ def test_a_setting_that_does_not_fit_is_refused(setting: str, key: str | None, w
 
 
 def test_a_swept_key_cannot_be_set_unnoticed() -> None:
-    plan = Plan.load("demo").with_settings(['sweep."data.labelled"=[20, 50]'])
-    with pytest.raises(PlanError, match="swept over"):
-        plan.with_settings(["data.labelled=30"])
-    assert len(plan.with_settings(['sweep."data.labelled"=[20]']).points()) == 1
+    keys = 'sweep={"data.labelled" = [20, 50], "models.alone.network" = ["mlp:3"], "training.steps" = [1]}'
+    plan = Plan.load("demo").with_settings([keys])
+    for setting in (
+        "data.labelled=30",
+        "models.alone.network.hidden=[3]",
+        "data={source='digits'}",
+        "training.epochs=1",
+    ):
+        with pytest.raises(PlanError, match="swept over"):
+            plan.with_settings([setting])
+    plan = plan.with_settings(["data.test=500", "models.alone.training.steps=2", 'sweep."data.labelled"=[20]'])
+    assert len(plan.points()) == 1
 
 
 # ---------------------------------------------------------------- sweeps
@@ -628,6 +636,7 @@ PLAIN = {"network": "linear"}
         ),
         ({"t": PLAIN, "alone": PLAIN, "s": student("t")}, {"compare": [["t", "alone"]]}, [("t", "alone")]),
         ({"t": PLAIN, "alone": PLAIN, "s": student("t"), "r": student("s")}, {"metric": "agreement"}, [("r", "s")]),
+        ({"t": PLAIN, "s": student("t"), "alone": student("s")}, {}, [("s", "alone"), ("s", "t")]),
         ({"a": PLAIN, "alone": student("a"), "b": student("alone")}, {}, [("b", "alone"), ("alone", "a")]),
     ],
 )

@@ -191,7 +191,7 @@ def _training(table: dict[str, Any], path: Path, where: Where, *, defaults: bool
     for key in ("monitor", "select"):
         if key in table:
             names.watched(key, table[key], (*path, key), where)
-    return {key: table[key] for key in tables.Training.model_fields if key in table}
+    return table
 
 
 def _model(model: dict[str, Any], path: Path, where: Where) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def _model(model: dict[str, Any], path: Path, where: Where) -> dict[str, Any]:
         model["objective"] = many[0] if len(many) == 1 else many
     if "training" in model:
         model["training"] = _training(model["training"], (*path, "training"), where)
-    return {key: model[key] for key in tables.Model.model_fields if key in model}
+    return model
 
 
 def _fault(loc: Path, whole: Any, missing: bool, where: Where) -> PlanError:

@@ -90,12 +90,17 @@ def label(settings: Mapping[str, Any]) -> str:
 
 def swept_already(path: Path, sweep: Mapping[str, Any]) -> str | None:
     """The swept key that would overwrite a setting at `path`, or be changed by it."""
+    own = _budget_is_one(path)
     for key in sweep:
-        other = parse_key(key)
-        short = min(len(path), len(other))
-        if path[:short] == other[:short]:
+        other = _budget_is_one(parse_key(key))
+        short = min(len(own), len(other))
+        if own[:short] == other[:short]:
             return key
     return None
+
+
+def _budget_is_one(path: Path) -> Path:
+    return (*path[:-1], "epochs") if path[-1] == "steps" else path
 
 
 def blame(error: PlanError, settings: Mapping[str, Any], where: Where) -> PlanError:
