@@ -93,12 +93,16 @@ def needs_teacher(objective: dict[str, Any]) -> bool:
     return bool(_tools("objective").build(objective).needs_teacher)
 
 
-def metric(value: Any, path: Path, where: Where, *, extra: Collection[str] = ()) -> None:
-    """Refuses what is not the name of a metric (or one of `extra`)."""
-    known = [*metrics.names(), *extra]
+def metric(value: Any, path: Path, where: Where) -> None:
+    """Refuses what is not the name of a metric."""
+    _listed(value, metrics.names(), path, where)
+
+
+def _listed(value: Any, known: Collection[str], path: Path, where: Where) -> None:
+    if not isinstance(value, str):
+        raise where.wrong(path, value, "the name of a metric")
     if value not in known:
-        message = unknown("metric", value, known) if isinstance(value, str) else f"found {shown(value)}."
-        raise where.fault(path, message)
+        raise where.fault(path, unknown("metric", value, known))
 
 
 def metric_needs_teacher(name: str) -> bool:
@@ -109,9 +113,10 @@ def metric_needs_teacher(name: str) -> bool:
 def watched(key: str, value: Any, path: Path, where: Where) -> None:
     """Refuses what `monitor` or `select` cannot watch."""
     extra = ("objective", "train_objective") if key == "monitor" else ("last",)
-    metric(value, path, where, extra=extra)
-    if value not in extra and metric_needs_teacher(value):
+    known = [*extra, *(name for name in metrics.names() if not metric_needs_teacher(name))]
+    if value in metrics.names() and value not in known:
         raise where.fault(path, f'"{value}" needs a teacher and cannot be watched during training.')
+    _listed(value, known, path, where)
 
 
 def source(value: Any, path: Path, where: Where) -> dict[str, Any]:

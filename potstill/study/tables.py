@@ -56,7 +56,7 @@ class Training(_Frozen):
     precision: Literal["float32", "bf16"] | None = Field(default=None, description='"float32" or "bf16"')
     channels_last: bool | None = Field(default=None, description="true or false")
     clip: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
-        default=None, description="the largest norm of the gradient; 0 does not clip"
+        default=None, description="a number of at least 0, the largest norm of the gradient; 0 does not clip"
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] | None = Field(default=None, description="a number in [0, 1)")
 
@@ -87,8 +87,12 @@ class Model(_Frozen):
 class Latency(_Frozen):
     """`evaluation.latency`: each batch size is timed with each number of threads."""
 
-    batch: tuple[Positive, ...] = Field(default=(1, 256), min_length=1, description="a list of batch sizes")
-    threads: tuple[Positive, ...] = Field(default=(1,), min_length=1, description="a list of numbers of threads")
+    batch: tuple[Positive, ...] = Field(
+        default=(1, 256), min_length=1, description="a list of batch sizes of at least 1"
+    )
+    threads: tuple[Positive, ...] = Field(
+        default=(1,), min_length=1, description="a list of numbers of threads of at least 1"
+    )
 
 
 class Evaluation(_Frozen):
@@ -116,7 +120,7 @@ class Published(_Frozen):
     """`[published]`: numbers printed beside ours; in the TOML the metrics stand beside `source`."""
 
     source: Name = Field(description="where the numbers were printed")
-    metrics: dict[str, dict[str, Finite]] = Field(default={}, description="per metric a table of model = number")
+    metrics: dict[str, dict[str, Finite]] = Field(default={}, description="a table of model = number for each metric")
 
 
 class Tables(_Frozen):
