@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,11 +21,14 @@ _KEPT_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Validation:
-    """Validation data, ready to be asked again and again. `rows` is the number of rows, labelled or not."""
+    """Validation data, ready to be asked again and again.
+
+    `objective` is None where it cannot be had there: it needs a teacher whose answers for these rows are not given.
+    """
 
     source: Source
     answers: Answers | None
-    objective: ObjectiveFunction
+    objective: ObjectiveFunction | None
     metrics: Sequence[metrics.Metric]
     kept: tuple[Batch, ...] | None
     batch_size: int = 1024
@@ -34,15 +38,16 @@ class Validation:
         source: Source | None, answers: Answers | None, objective: ObjectiveFunction, names: Sequence[str]
     ) -> Validation | None:
         """None where there are no validation rows. Small data is fetched once and kept."""
+        can = answers is not None or not getattr(objective, "needs_teacher", False)
         if source is None or len(source) == 0:
             return None
         chosen = [metrics.get(name, classes=len(source.spec.classes)) for name in dict.fromkeys(names)]
         for metric in chosen:
             if metric.needs_teacher:
                 raise SettingError(f'"{metric.name}" needs a teacher and cannot be watched during training.')
-        plain = Validation(source, answers, objective, chosen, None)
+        plain = Validation(source, answers, objective if can else None, chosen, None)
         small = 4 * len(source) * int(np.prod(source.spec.shape)) <= _KEPT_BYTES
-        return Validation(source, answers, objective, chosen, tuple(plain.fetch())) if small else plain
+        return replace(plain, kept=tuple(plain.fetch())) if small else plain
 
     def fetch(self) -> list[Batch]:
         """All batches (view 0), with the teacher's answers."""
@@ -56,7 +61,10 @@ class Validation:
         return Batch(plain.inputs, plain.labels, plain.labelled, index, self.answers.lookup(index, 0))  # type: ignore[arg-type]
 
     def measure(self, network: nn.Module, engine: Engine) -> dict[str, float]:
-        """`validation_objective`: the sum of terms, a mean over all rows; `validation_<metric>`: over labelled rows."""
+        """`validation_objective`: the sum of terms, a mean over all rows; `validation_<metric>`: over labelled rows.
+
+        A network whose logits are not finite gets `validation_logits` NaN instead.
+        """
         network.eval()
         total, logits = 0.0, []
         starts = range(0, len(self.source), self.batch_size)
@@ -65,13 +73,17 @@ class Validation:
                 moved = engine.move(batch)
                 with engine.autocast():
                     answer: Tensor = network(moved.inputs)
-                terms = self.objective(Outputs(answer), moved)
-                total += sum(float(term.double().sum()) for term in terms.values())
+                if self.objective is not None:
+                    terms = self.objective(Outputs(answer), moved)
+                    total += sum(float(term.double().sum()) for term in terms.values())
                 logits.append(answer.float().cpu())
-        found = {"validation_objective": total / len(self.source)}
+        found = {} if self.objective is None else {"validation_objective": total / len(self.source)}
+        whole = torch.cat(logits)
+        if not bool(whole.isfinite().all()):
+            return {"validation_logits": math.nan}  # the loop stops the training
         labelled = self.source.labelled
         if bool(labelled.any()):
-            chosen = class_logits(torch.cat(logits)[labelled]).double().log_softmax(-1).numpy()
+            chosen = class_logits(whole[labelled]).double().log_softmax(-1).numpy()
             labels = self.source.labels[labelled].numpy()
             for metric in self.metrics:
                 with np.errstate(all="ignore"):
