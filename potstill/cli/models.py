@@ -1,0 +1,181 @@
+"""`record` and `predict`: one model, or an ensemble's folder, on data."""
+
+from __future__ import annotations
+
+import csv
+import io
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from potstill.cli import text
+from potstill.errors import DataError, NetworkError, SettingError, unknown
+
+if TYPE_CHECKING:
+    from potstill.data import ArraySource, Data
+    from potstill.evaluation import Predictions
+    from potstill.networks.model import Model
+    from potstill.types import DataSpec, Teacher
+
+
+_SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Which data, and which split of it. `validation` and `test` are numbers or fractions, as in a plan."""
+
+    source: str
+    split: str | None
+    folder: Path | None
+    validation: float | None = None
+    test: float | None = None
+
+    def open(self, task: str, split: str, augment: Sequence[Any] = ()) -> tuple[Data, ArraySource]:
+        """The data and its split."""
+        from potstill import data
+
+        if split not in _SPLITS:
+            raise SettingError(unknown("split", split, _SPLITS))
+        held = {"validation": _count(self.validation), "test": _count(self.test)}
+        found = data.open(self.source, **held, augment=augment, task=task, folder=self.folder)  # type: ignore[arg-type]
+        part: ArraySource | None = getattr(found, split)
+        if part is None:
+            raise DataError(f"{self.source} has no {split} examples; choose another --split.")
+        return found, part
+
+
+def _count(value: float | None) -> float | None:
+    """A number of examples as a whole number, a fraction as it is."""
+    return int(value) if value is not None and value.is_integer() else value
+
+
+def _load(folder: Path) -> tuple[Teacher, DataSpec]:
+    """A model, or the ensemble of the `member-N` folders below."""
+    from potstill import networks
+    from potstill.teachers import Ensemble
+
+    members = sorted(folder.glob("member-*"), key=lambda path: int("0" + path.name.partition("-")[2]))
+    if (folder / "network.json").is_file() or not members:
+        model: Model = networks.load(folder)
+        return model, model.spec
+    models = [networks.load(member) for member in members]
+    return Ensemble(models), models[0].spec
+
+
+def _fits(spec: DataSpec, source: DataSpec, where: str) -> None:
+    for name in ("shape", "classes", "preprocessing"):
+        mine, theirs = getattr(spec, name), getattr(source, name)
+        if mine != theirs:
+            raise NetworkError(f"The model was trained on data with {name} {mine}; {where} has {theirs}.")
+
+
+@contextmanager
+def _stopping() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C asks to save and leave, a second one stops at once."""
+    asked = False
+
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def record(model: Path, opening: Opening, out: Path, *, views: int, augment: Sequence[str], top_k: int | None) -> None:
+    """Ask once, keep every answer."""
+    from potstill import outputs
+    from potstill.cli.progress import Progress, Told
+    from potstill.study.plan_text import parse_value
+
+    if bool(views) != bool(augment):
+        raise SettingError("--views V and --augment NAME belong together: V augmented views of every example.")
+    teacher, spec = _load(model)
+    _, source = opening.open(spec.task, opening.split or "train", [parse_value(word) for word in augment])
+    _fits(spec, source.spec, opening.source)
+    with Progress() as progress, _stopping() as should_stop:
+        progress(Told("begin", "recording"))
+        stored = outputs.record(
+            teacher,
+            source,
+            out,
+            views=range(views + 1),
+            top_k=top_k,
+            should_stop=should_stop,
+            progress=lambda done, total: progress(Told("rows", "", done, total)),
+        )
+    size = sum(shard.bytes for manifest in stored.manifests for shard in manifest.shards)
+    typer.echo(
+        f"{out}: {text.plural(len(stored), 'example')}, {text.plural(len(stored.views), 'view')}, "
+        f"{text.plural(stored.members, 'member')}, {stored.outputs} {stored.kind}, {text.size(size)}"
+    )
+
+
+def predict(model: Path, opening: Opening, out: Path | None) -> None:
+    """Class and probabilities of every example."""
+    from potstill import data
+    from potstill.evaluation import predict as ask
+
+    if out is not None and out.suffix not in (".csv", ".npz"):
+        raise SettingError(f'--out {out} ends in "{out.suffix}"; wanted is a file that ends in .csv or .npz.')
+    teacher, spec = _load(model)
+    whole = opening.source in data.names() or Path(opening.source).is_dir()
+    if whole or opening.split is not None or opening.test is not None:
+        _, source = opening.open(spec.task, opening.split or "test")
+        _fits(spec, source.spec, opening.source)
+    else:
+        source = data.inputs(opening.source, spec, folder=opening.folder)
+    found = ask(teacher, source)
+    if out is None:
+        sys.stdout.write(_csv(found, spec.classes))
+        return
+    _write(out, found, spec.classes)
+    typer.echo(f"{out}: {text.plural(len(found.log_probs), 'example')}", err=True)
+
+
+def _csv(found: Predictions, classes: Sequence[str]) -> str:
+    """One row per example: number, class, label where there are labels, and a probability per class."""
+    import numpy as np
+
+    labelled = bool(found.labelled.any())
+    head = ["row", "class", *(["label"] if labelled else []), *(f"p({name})" for name in classes)]
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(head)
+    best, probabilities = found.log_probs.argmax(axis=1), np.exp(found.log_probs)
+    for i, row in enumerate(probabilities):
+        label = [classes[found.labels[i]] if found.labelled[i] else ""] if labelled else []
+        writer.writerow([i, classes[best[i]], *label, *(f"{p:.6g}" for p in row)])
+    return lines.getvalue()
+
+
+def _write(out: Path, found: Predictions, classes: Sequence[str]) -> None:
+    import numpy as np
+
+    from potstill import storage
+
+    if out.suffix == ".csv":
+        storage.write_text(out, _csv(found, classes))
+        return
+    arrays: dict[str, Any] = {
+        "predicted": found.log_probs.argmax(axis=1),
+        "probabilities": np.exp(found.log_probs),
+        "classes": np.array(classes),
+    }
+    if found.labelled.any():
+        arrays["labels"] = np.where(found.labelled, found.labels, -1)
+    with storage.writing(out) as file:
+        np.savez(file, allow_pickle=False, **arrays)

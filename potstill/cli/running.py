@@ -1,0 +1,145 @@
+"""`run`, `demo`, `report` and `verify`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import sys
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from potstill.cli import text
+
+if TYPE_CHECKING:
+    from potstill.study.results import Results
+    from potstill.study.study import Study
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of a command about a plan."""
+
+    plan: str
+    data: Path | None = None
+    out: Path | None = None
+    _: KW_ONLY
+    workers: int | None = None
+    seeds: int | None = None
+    settings: list[str] | None = None
+    fresh: bool = False
+    as_json: bool = False
+
+    def study(self) -> Study:
+        """The study that is asked for."""
+        from potstill.study.study import Study
+
+        return Study.open(self.plan, folder=self.out, data=self.data, seeds=self.seeds, settings=self.settings or ())
+
+
+def demo(request: Request) -> None:
+    """The shipped study, introduced and followed by commands to copy."""
+    folder = request.out or Path("runs/demo")
+    if not request.as_json:
+        typer.echo(
+            text.wrapped(
+                "Handwritten digits, of which 100 carry a label. A small student learns from them alone, or from a "
+                "larger teacher's answers, also to the unlabelled ones. Every model is trained with several seeds, so "
+                "that each verdict has an interval."
+            )
+        )
+        typer.echo(f"Everything is written to {folder}\n")
+    _run(dataclasses.replace(request, out=folder))
+    if not request.as_json:
+        typer.echo("\nNext, copy one of these:\n")
+        typer.echo("\n\n".join(f"  # {what}\n  {command}" for what, command in _next(folder)))
+
+
+def _next(folder: Path) -> list[tuple[str, str]]:
+    opener = "open" if sys.platform == "darwin" else "xdg-open"
+    return [
+        ("open the report", shlex.join([opener, str(folder / "report.html")])),
+        ("see the plan", "potstill show demo"),
+        (
+            "run it on your own pictures: my-arrays.npz holds inputs (n, height, width) and labels (n,)",
+            "potstill run demo --set data.source=my-arrays.npz --set data.test=0.3 --set title='My pictures' "
+            "--set story= --out runs/my-pictures",
+        ),
+    ]
+
+
+def run(request: Request) -> None:
+    """A study, whole or what is missing of it."""
+    _run(request)
+
+
+def _run(request: Request) -> None:
+    from potstill.cli.progress import Progress
+
+    study = request.study()
+    with Progress(study.folder) as progress:
+        results = study.run(workers=request.workers, fresh=request.fresh, listener=progress)
+    if request.as_json:
+        typer.echo(results.model_dump_json(indent=1))
+    else:
+        typer.echo(_told(results))
+    page = _page(study.folder)
+    typer.echo(f"Report: {page}", err=request.as_json)
+    failed = [
+        f"{key} with seed {failure.seed} {failure.state}: {failure.reason.strip().splitlines()[-1]}"
+        for key, model in results.models.items()
+        for failure in model.failures
+    ]
+    if failed:
+        typer.echo("\n".join(f"failed: {line}" for line in failed), err=True)
+        raise typer.Exit(1)
+
+
+def _page(folder: Path) -> Path:
+    from potstill import report
+
+    return report.write(folder)
+
+
+def _told(results: Results) -> str:
+    """Verdicts, then a small table of the models."""
+    lines = [results.title, ""]
+    lines += [text.wrapped(verdict.sentence, first="* ", rest="  ") for verdict in results.verdicts]
+    rows = []
+    for key, model in results.models.items():
+        found = model.metrics.get(results.metric)
+        value = "-" if found is None else f"{found.mean:.4f}"
+        spread = "-" if found is None or found.std is None else f"{found.std:.4f}"
+        size = "-" if model.cost is None else f"{model.cost.parameters:,}"
+        rows.append([key, model.network, size, value, spread, str(len(model.seeds))])
+    head = ["model", "network", "parameters", results.metric, "sd", "seeds"]
+    return "\n".join([*lines, "", text.table(head, rows, right=range(2, 6)), ""])
+
+
+def report(run: Path) -> None:
+    """The page, written anew."""
+    typer.echo(str(_page(run)))
+
+
+def verify(run: Path, *, as_json: bool) -> None:
+    """All hashes of a run."""
+    from potstill.study.verify import verify as check
+
+    found = check(run)
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(found), indent=1, ensure_ascii=False))
+    else:
+        for damage in found.damaged:
+            typer.echo(f"damaged: {damage.file}: {damage.fault}")
+        left = f", {text.plural(found.unfinished, 'piece')} unfinished" if found.unfinished else ""
+        typer.echo(f"{text.plural(found.files, 'file')} checked, {len(found.damaged)} damaged{left}.")
+    if found.damaged:
+        typer.echo(
+            "Delete the folder (models/.../seed-N, outputs/...) of each damaged file and run the plan again: what is "
+            "missing is made anew, with the same bytes.",
+            err=True,
+        )
+        raise typer.Exit(1)
