@@ -1,0 +1,192 @@
+"""Figures of the verdicts: the forest of intervals, each seed's pair, and trends over a sweep or over generations."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+from potstill.report import format as fmt
+from potstill.report import svg, theme
+from potstill.report.theme import BAND, BASELINE, INK, MODEL, PAPER, QUIET, SENTINEL
+from potstill.study.results import Decision, Verdict
+
+MARK: Final[dict[Decision, str]] = {"better": "^", "worse": "v", "equivalent": "s", "undecided": "o"}
+GLYPH: Final[dict[Decision, str]] = {"better": "▲", "worse": "▼", "equivalent": "■", "undecided": "○"}
+
+
+class Row(NamedTuple):
+    """One line of a forest: whose difference, and the verdict."""
+
+    model: str
+    baseline: str
+    verdict: Verdict
+
+
+def _span(verdicts: Sequence[Verdict]) -> tuple[float, float]:
+    """Both ends of the axis. One interval from two seeds must not flatten all others: it is cut, with an arrow."""
+    ends = [(*(v.interval or ()), v.difference or 0.0) for v in verdicts]
+    gaps = [abs(v.difference or 0.0) for v in verdicts]
+    margin = max(v.margin for v in verdicts)
+    most = max(3 * statistics.median(max(map(abs, row)) for row in ends), 1.15 * max(gaps), 1.6 * margin, 1e-9)
+    low, high = max(min(map(min, ends)), -most), min(max(map(max, ends)), most)
+    room = max(1.6 * margin, 0.15 * (max(high, 0.0) - min(low, 0.0)), 1e-9)
+    low, high = min(low, -room), max(high, room)
+    return low - 0.03 * (high - low), high + 0.03 * (high - low)
+
+
+def forest(rows: Sequence[Row], prefix: str, *, wide: bool) -> Markup:
+    """Differences with intervals, zero line and margin band; all rows are of one metric, direction and margin.
+
+    `wide` puts names and numbers beside the intervals (860 units); otherwise they stand above them (360 units).
+    """
+    first = rows[0].verdict
+    low, high = _span([row.verdict for row in rows])
+    step, width, head, foot = (38, 860, 44, 50) if wide else (54, 360, 40, 50)
+    left, right = (290, 190) if wide else (8, 8)
+    figure = theme.canvas(width, head + step * len(rows) + foot)
+    ax = theme.axes(figure, left, head, right, foot)
+    ax.set(xlim=(low, high), ylim=(len(rows) - 0.5, -0.5))
+    ax.grid(False)
+    ax.yaxis.set_major_locator(NullLocator())
+    ax.xaxis.set_major_locator(MaxNLocator(7 if wide else 5))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _tick(first.metric, x)))
+    for at, row in enumerate(rows):
+        middle, half = (at, 0.51) if wide else (at + 0.26, 0.2)  # narrow: labels stand between the strips
+        if first.margin:
+            ax.fill_betweenx([middle - half, middle + half], -first.margin, first.margin, color=BAND, lw=0)
+        ax.plot([0, 0], [middle - half, middle + half], color=INK, lw=1.2, solid_capstyle="butt")
+        _bar(ax, middle, row.verdict, (low, high))
+        _labels(ax, at, row, wide)
+    unit = fmt.unit(first.metric)
+    centre = (left + width - right) / 2
+    what = f"difference in {fmt.metric_name(first.metric)}" + (f", {unit}" if unit else "")
+    theme.write(figure, centre, head + step * len(rows) + 38, what, align="center")
+    higher = first.better == "higher"
+    theme.write(figure, left, 18, "← model worse" if higher else "← model better", colour=QUIET)
+    theme.write(figure, width - right, 18, f"model {'better' if higher else 'worse'} →", colour=QUIET, align="right")
+    zero = left - low / (high - low) * (width - left - right)
+    band = f"margin ±{_tick(first.metric, first.margin, False)} {unit}".rstrip()
+    theme.write(figure, min(max(zero, left + 60), width - right - 60), 34, band, colour=QUIET, align="center")
+    told = "; ".join(
+        f"{row.model} against {row.baseline}: {fmt.difference(first.metric, row.verdict.difference)}, "
+        f"{fmt.interval(first.metric, row.verdict.interval)}, {row.verdict.decision}"
+        for row in rows
+    )
+    title = f"Differences in {fmt.metric_name(first.metric)} with intervals"
+    return svg.inline(figure, prefix=prefix, title=title, description=told)
+
+
+def _tick(metric: str, x: float, plus: bool = True) -> str:
+    """A short number for an axis: in points for shares."""
+    shown = 100 * x if fmt.is_share(metric) else x
+    sign = "+" if plus and shown > 0 else ""
+    return sign + f"{shown:.4g}".replace("-", "\u2212")
+
+
+def _bar(ax: Axes, y: float, verdict: Verdict, span: tuple[float, float]) -> None:
+    colour = SENTINEL[verdict.decision]
+    if verdict.interval is not None:
+        shown = [min(max(end, span[0]), span[1]) for end in verdict.interval]
+        ax.plot(shown, [y, y], color=colour, lw=2.6)
+        for x, end, arrow in zip(shown, verdict.interval, "<>", strict=True):
+            ax.plot([x], [y], marker="|" if x == end else arrow, color=colour, ms=8, mew=2, clip_on=False)
+    if verdict.difference is not None:
+        face = PAPER if verdict.decision == "undecided" else colour
+        ax.plot([verdict.difference], [y], MARK[verdict.decision], ms=9, mfc=face, mec=colour, mew=1.8)
+
+
+def _labels(ax: Axes, at: int, row: Row, wide: bool) -> None:
+    metric = row.verdict.metric
+    numbers = fmt.difference(metric, row.verdict.difference, bare=True)
+    numbers += f"  {fmt.interval(metric, row.verdict.interval)}"
+    decision = f"{GLYPH[row.verdict.decision]} {row.verdict.decision}"
+    colour = SENTINEL[row.verdict.decision]
+    edge = ax.get_yaxis_transform()
+    if wide:
+        for dy, text, tint in ((-3, row.model, INK), (12, f"against {row.baseline}", QUIET)):
+            ax.annotate(fmt.shorten(text, 38), (0, at), (-282, -dy), xycoords=edge, textcoords="offset pixels",
+                        color=tint, ha="left", annotation_clip=False)  # fmt: skip
+        for dy, text, tint in ((-3, decision, colour), (12, numbers, INK)):
+            ax.annotate(text, (1, at), (16, -dy), xycoords=edge, textcoords="offset pixels", color=tint,
+                        ha="left", annotation_clip=False)  # fmt: skip
+        return
+    ax.annotate(fmt.shorten(f"{row.model} against {row.baseline}", 50), (0, at), (0, 15), xycoords=edge,
+                textcoords="offset pixels", color=INK, ha="left", annotation_clip=False)  # fmt: skip
+    ax.annotate(f"{decision}  {numbers}", (0, at), (0, 0), xycoords=edge, textcoords="offset pixels", color=colour,
+                ha="left", annotation_clip=False)  # fmt: skip
+
+
+class Pair(NamedTuple):
+    """One seed's baseline and model, in the metric's own unit."""
+
+    seed: int
+    baseline: float
+    model: float
+
+
+def pairs(verdict: Verdict, title: str, seeds: Sequence[Pair], prefix: str) -> Markup:
+    """Each seed's baseline and model joined by a line: solid where the model is better, dashed where it is not."""
+    figure = theme.canvas(300, 230)
+    ax = theme.axes(figure, 46, 22, 14, 30)
+    sign = 1 if verdict.better == "higher" else -1
+    ax.set_xlim(-0.35, 1.35)
+    ax.set_xticks([0, 1], ["baseline", "model"])
+    _scale(ax, verdict.metric)
+    for pair in seeds:
+        better = sign * (pair.model - pair.baseline) > 0
+        ax.plot([0, 1], [pair.baseline, pair.model], color=QUIET, lw=1.2, ls="-" if better else (0, (3, 3)))
+        ax.plot([0], [pair.baseline], "D", color=BASELINE, ms=5.5, clip_on=False)
+        ax.plot([1], [pair.model], "o", color=MODEL, ms=6.5, clip_on=False)
+    for x, ends, colour in ((-0.2, [p.baseline for p in seeds], BASELINE), (1.2, [p.model for p in seeds], MODEL)):
+        ax.plot([x - 0.08, x + 0.08], [statistics.fmean(ends)] * 2, color=colour, lw=3)
+    theme.write(figure, 2, 12, _axis(verdict.metric), colour=QUIET)
+    told = "; ".join(
+        f"seed {p.seed}: {fmt.value(verdict.metric, p.baseline)} to {fmt.value(verdict.metric, p.model)}" for p in seeds
+    )
+    return svg.inline(figure, prefix=prefix, title=f"{title}, seed by seed", description=told)
+
+
+def _axis(metric: str) -> str:
+    return fmt.metric_name(metric) + (", %" if fmt.is_share(metric) else "")
+
+
+def _scale(ax: Axes, metric: str) -> None:
+    ax.yaxis.set_major_locator(MaxNLocator(5))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: _tick(metric, y, False)))
+    ax.margins(y=0.12)
+
+
+class Point(NamedTuple):
+    """One place of a trend: mean and standard deviation over seeds."""
+
+    x: float
+    mean: float
+    std: float
+
+
+def trend(metric: str, across: str, mine: Sequence[Point], others: Sequence[Point], title: str, prefix: str) -> Markup:
+    """A model's metric across a swept setting or its generations, with the baseline's beside it where there is one."""
+    figure = theme.canvas(340, 220)
+    ax = theme.axes(figure, 46, 24, 14, 46)
+    places = sorted({point.x for point in (*mine, *others)})
+    if places[0] > 0 and places[-1] / places[0] >= 20:
+        ax.set_xscale("log")
+    for points, colour, mark, dash in ((others, BASELINE, "D", (0, (5, 3))), (mine, MODEL, "o", "-")):
+        if points:
+            x, y, error = zip(*points, strict=True)
+            ax.errorbar(x, y, error, color=colour, fmt=mark, ls=dash, ms=6, lw=1.8, elinewidth=1.4, capsize=3)
+    ax.xaxis.set_minor_locator(NullLocator())
+    shown = places if len(places) <= 6 else places[:: math.ceil(len(places) / 6)]
+    ax.set_xticks(shown, [fmt.anything(x if x % 1 else int(x)) for x in shown])
+    ax.margins(x=0.08)
+    _scale(ax, metric)
+    theme.write(figure, 2, 12, _axis(metric), colour=QUIET)
+    theme.write(figure, 333, 212, across, colour=QUIET, align="right")
+    told = "; ".join(f"{across} {point.x:g}: {fmt.value(metric, point.mean)}" for point in mine)
+    return svg.inline(figure, prefix=prefix, title=title, description=told)

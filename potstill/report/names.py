@@ -1,0 +1,131 @@
+"""Who is who in a study: names to show, the order of models, each model's teacher and baseline."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from potstill.report.format import anything, metric_name, value
+from potstill.study.results import ModelResult, Results
+
+
+@dataclass(frozen=True)
+class Cast:
+    """The models of a study, by key of `Results.models`."""
+
+    results: Results
+
+    @cached_property
+    def order(self) -> list[str]:
+        """Keys in the plan's order (JSON sorts them), sweep points by value, generations by number."""
+        plan = {name: at for at, name in enumerate(self._plan_names())}
+        models = self.results.models
+
+        def place(key: str) -> tuple[Any, ...]:
+            one = models[key]
+            point = [(0, v, "") if _is_number(v) else (1, 0, anything(v)) for v in one.point.values()]
+            return (plan.get(one.model, len(plan)), point, one.generation, key)
+
+        return sorted(models, key=place)
+
+    def _plan_names(self) -> list[str]:
+        try:
+            tables = tomllib.loads(self.results.plan_toml).get("models", {})
+        except tomllib.TOMLDecodeError:
+            tables = {}
+        return list(tables) if isinstance(tables, dict) else []
+
+    def name(self, key: str) -> str:
+        """A model's name; a key that is no model of this study is shown as it is."""
+        one = self.results.models.get(key)
+        return key if one is None or not self.qualifier(key) else one.model
+
+    def qualifier(self, key: str) -> str:
+        """What tells a model from others of its name: sweep point and generation; mostly empty."""
+        one = self.results.models.get(key)
+        if one is None:
+            return ""
+        parts = [f"{name} = {anything(setting)}" for name, setting in one.point.items()]
+        if one.generations > 1:
+            parts.append(f"generation {one.generation} of {one.generations}")
+        return ", ".join(parts)
+
+    def full(self, key: str) -> str:
+        """Name and qualifier on one line."""
+        qualifier = self.qualifier(key)
+        return f"{self.name(key)} ({qualifier})" if qualifier else self.name(key)
+
+    def find(self, name: str, near: ModelResult) -> str | None:
+        """The key that `name` (a key or a model's name) means for the model `near`; None where several could be meant.
+
+        At a sweep point that is the model of the same point; of a chain of generations it is the last.
+        """
+        models = self.results.models
+        wanted = models[name].model if name in models else name
+        own = {key: one.point for key, one in models.items() if one.model == wanted}
+        same = [key for key, point in own.items() if point.items() <= near.point.items()]
+        if not same and all(point == next(iter(own.values())) for point in own.values()):
+            same = list(own)
+        if name in same:
+            return name
+        return max(same, key=lambda key: (len(own[key]), models[key].generation), default=None)
+
+    def baseline(self, key: str) -> str | None:
+        """The key of the baseline that a model is measured against; None where there is none, or for itself."""
+        name = self.results.baseline
+        found = None if name is None else self.find(name, self.results.models[key])
+        return None if found == key else found
+
+    def is_baseline(self, key: str) -> bool:
+        """Whether others are measured against this model."""
+        name = self.results.baseline
+        return name is not None and self.find(name, self.results.models[key]) == key
+
+    def teacher(self, key: str) -> str | None:
+        """The key of the model that a student's cost is held against: its first teacher of another name."""
+        models = self.results.models
+        seen = {key}
+        while True:
+            here = models[key]
+            found = [k for k in (self.find(name, here) for name in here.teachers) if k is not None]
+            if not found or found[0] in seen:
+                return None
+            if models[found[0]].model != here.model:
+                return found[0]
+            key = found[0]
+            seen.add(key)
+
+    def published(self, metric: str, key: str) -> list[tuple[int, float]]:
+        """(number of the source, value) of every published number for this model."""
+        one = self.results.models[key]
+        last = one.generation == one.generations and not one.point
+        found = []
+        for at, source in enumerate(self.results.published):
+            values = source.metrics.get(metric, {})
+            number = values.get(key, values.get(one.model) if last else None)
+            if number is not None:
+                found.append((at, number))
+        return found
+
+    def published_elsewhere(self) -> list[str]:
+        """Published numbers that stand beside no number of ours, in words."""
+        beside = {
+            (at, metric, name)
+            for key, one in self.results.models.items()
+            for metric in one.metrics
+            for at, _ in self.published(metric, key)
+            for name in (key, one.model)
+        }
+        return [
+            f"{metric_name(metric)} of {name}: {value(metric, x)} ({source.source})"
+            for at, source in enumerate(self.results.published)
+            for metric, values in source.metrics.items()
+            for name, x in values.items()
+            if (at, metric, name) not in beside
+        ]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

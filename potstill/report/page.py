@@ -1,0 +1,123 @@
+"""The page itself: everything a run found, in one HTML file without scripts and without the network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from potstill.report import costs, sections, tables, theme, tree
+from potstill.report import format as fmt
+from potstill.report.figures import GLYPH
+from potstill.report.inputs import load
+from potstill.report.names import Cast
+from potstill.storage import write_text
+from potstill.study.results import Figures, Results
+
+SHOWN: Final = 12  # pictures of a gallery that are not folded away
+
+
+def write(folder: Path) -> Path:
+    """Write `report.html` into the folder of a run, from its results.json and figures.json; returns its path.
+
+    Raises `RunError` where the folder holds no finished run, `StorageError` where a file is damaged or the page
+    cannot be written.
+    """
+    results, arrays = load(Path(folder))
+    path = Path(folder) / "report.html"
+    write_text(path, render(results, arrays))
+    return path
+
+
+def render(results: Results, arrays: Figures | None = None) -> str:
+    """The page as HTML text. The same results give the same text."""
+    style = _resource("page.css")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_final
+    )
+    template = environment.from_string(_resource("page.html"))
+    with theme.drawing():
+        content = _content(results, arrays)
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    return template.render(style=Markup(style), policy=policy, glyph=GLYPH, shown=SHOWN, fmt=fmt, **content) + "\n"
+
+
+def _resource(name: str) -> str:
+    return files("potstill.report").joinpath(name).read_text(encoding="utf-8").replace("\r\n", "\n")
+
+
+def _final(thing: Any) -> Any:
+    """Every expression of the template passes here: no control character reaches the page."""
+    return fmt.clean(thing) if isinstance(thing, str) and not isinstance(thing, Markup) else thing
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A word and what it says; `inner` are the facts of a table within a table."""
+
+    name: str
+    text: str
+    inner: tuple[Fact, ...] = ()
+
+
+def _facts(values: dict[str, Any]) -> tuple[Fact, ...]:
+    return tuple(
+        Fact(name.replace("_", " "), "", _facts(value)) if isinstance(value, dict) and value
+        else Fact(name.replace("_", " "), fmt.anything(value))
+        for name, value in values.items()
+    )  # fmt: skip
+
+
+def _content(results: Results, arrays: Figures | None) -> dict[str, Any]:
+    cast = Cast(results)
+    ids = sections.Ids()
+    nodes = tree.family(cast)
+    counts = Counter(verdict.decision for verdict in results.verdicts)
+    return {
+        "results": results,
+        "story": [part.strip() for part in (results.story or "").split("\n\n") if part.strip()],
+        "summary": [(decision, counts[decision]) for decision in GLYPH if counts[decision]],
+        "verdicts": sections.said(cast),
+        "forests": sections.forests(cast, ids),
+        "verdict_numbers": tables.verdicts(cast) if results.verdicts else None,
+        "notices": sections.notices(cast, arrays),
+        "models": tables.models(cast),
+        "metrics": tables.metrics(cast),
+        "tree": tree.draw(nodes, ids.new()),
+        "outline": tree.outline(nodes),
+        "deep": max((node.depth for node in nodes), default=0) > 1,
+        "pairs": sections.pairs(cast, ids),
+        "trends": sections.trends(cast, ids),
+        "curves": sections.learning(cast, arrays, ids) if arrays else [],
+        "confusions": sections.confusions(cast, arrays) if arrays else [],
+        "calibration": sections.calibration(cast, arrays, ids) if arrays else [],
+        "costs": costs.costs(cast),
+        "ship": costs.ship(cast),
+        "reads": _reads(results),
+        "environment": _facts(results.environment),
+        "data": _facts(results.data),
+        "metric": fmt.metric_name(results.metric),
+        "margin": fmt.difference(results.metric, results.margin).lstrip("+"),
+    }
+
+
+def _reads(results: Results) -> tuple[str, str]:
+    """How often the test set was read, and what that means."""
+    reads, plans = results.test_reads.count, results.test_reads.plans
+    found = f"The test set was read {fmt.plural(reads, 'time')}, by {fmt.plural(plans, 'plan')}."
+    if reads == 0:
+        return found, "No model has been evaluated on it yet."
+    if reads == 1:
+        return found, "Nothing was chosen after looking at it, so the intervals above mean what they say."
+    return found, (
+        "Whoever changes seeds or settings after looking at test results makes the next intervals too optimistic: "
+        "the more reads, the more a close verdict should be checked on fresh data."
+    )
