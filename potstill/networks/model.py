@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from potstill.networks.build import build
 from torch import Tensor, nn
 
 from potstill import storage
 from potstill.errors import NetworkError, StorageError
+from potstill.networks.build import build
 from potstill.types import DataSpec, Kind, Preprocessing
 
 FORMAT = 1

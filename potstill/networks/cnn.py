@@ -1,0 +1,103 @@
+"""Small convolutional networks. All take pictures (C, H, W) and answer (B, outputs) logits."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import nn
+
+from potstill.errors import NetworkError
+from potstill.networks.mlp import check_dropout
+
+
+def lenet(shape: tuple[int, ...], outputs: int) -> nn.Sequential:
+    """LeNet-5 (LeCun, Bottou, Bengio and Haffner 1998): 61,706 parameters for 1x28x28 and 10 classes.
+
+    Unlike 1998: ReLU for tanh, max pooling without weights, every channel of the second convolution sees all of the
+    first, and a linear layer for the radial basis functions. Pictures of 28 px are padded by 2, as then.
+    """
+    channels, height, width = _picture("lenet", shape, least=12)
+    padding = 2 if min(height, width) <= 28 else 0
+    rows, columns = (_halved(_halved(size + 2 * padding - 4) - 4) for size in (height, width))
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(channels, 6, 5, padding=padding),
+            relu1=nn.ReLU(),
+            pool1=nn.MaxPool2d(2),
+            conv2=nn.Conv2d(6, 16, 5),
+            relu2=nn.ReLU(),
+            pool2=nn.MaxPool2d(2),
+            flatten=nn.Flatten(),
+            dense1=nn.Linear(16 * rows * columns, 120),
+            relu3=nn.ReLU(),
+            dense2=nn.Linear(120, 84),
+            relu4=nn.ReLU(),
+            head=nn.Linear(84, outputs),
+        )
+    )
+
+
+def keras_cnn(shape: tuple[int, ...], outputs: int) -> nn.Sequential:
+    """The example of Keras that paper 4 prints: two 3x3 convolutions without padding, pooling, dropout, dense 128."""
+    channels, height, width = _picture("keras_cnn", shape, least=6)
+    rows, columns = (_halved(size - 4) for size in (height, width))
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(channels, 32, 3),
+            relu1=nn.ReLU(),
+            conv2=nn.Conv2d(32, 64, 3),
+            relu2=nn.ReLU(),
+            pool=nn.MaxPool2d(2),
+            dropout1=nn.Dropout(0.25),
+            flatten=nn.Flatten(),
+            dense=nn.Linear(64 * rows * columns, 128),
+            relu3=nn.ReLU(),
+            dropout2=nn.Dropout(0.5),
+            head=nn.Linear(128, outputs),
+        )
+    )
+
+
+def small_cnn(
+    shape: tuple[int, ...],
+    outputs: int,
+    *,
+    channels: tuple[int, ...] = (32, 64),
+    dense: int = 128,
+    dropout: float = 0.25,
+) -> nn.Sequential:
+    """3x3 convolutions that keep the size, one pooling, one dense layer: 151,306 parameters for 1x8x8 and 10 classes.
+
+    Dropout acts before and, with twice its part (at most 0.5), after the dense layer.
+    """
+    width, height, breadth = _picture("small_cnn", shape, least=2)
+    if not channels or min(channels) < 1 or dense < 1:
+        raise NetworkError(f"small_cnn: channels {list(channels)}, dense {dense}; wanted are numbers of at least 1.")
+    check_dropout("small_cnn", dropout)
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for i, size in enumerate(channels, 1):
+        layers[f"conv{i}"] = nn.Conv2d(width, size, 3, padding=1)
+        layers[f"relu{i}"] = nn.ReLU()
+        width = size
+    layers["pool"] = nn.MaxPool2d(2)
+    layers["dropout1"] = nn.Dropout(dropout)
+    layers["flatten"] = nn.Flatten()
+    layers["dense"] = nn.Linear(width * _halved(height) * _halved(breadth), dense)
+    layers["relu"] = nn.ReLU()
+    layers["dropout2"] = nn.Dropout(min(2 * dropout, 0.5))
+    layers["head"] = nn.Linear(dense, outputs)
+    return nn.Sequential(layers)
+
+
+def _halved(size: int) -> int:
+    return size // 2
+
+
+def _picture(name: str, shape: tuple[int, ...], *, least: int) -> tuple[int, int, int]:
+    if len(shape) != 3:
+        raise NetworkError(f"{name} takes pictures (channels, height, width); this data has examples of shape {shape}.")
+    if min(shape[1:]) < least:
+        raise NetworkError(
+            f"{name} needs pictures of at least {least} x {least}; this data has {shape[1]} x {shape[2]}."
+        )
+    return shape[0], shape[1], shape[2]
