@@ -24,11 +24,8 @@ REGISTRY = Registry(
     NetworkError,
 )
 
-_LATER = "is not built yet"
-NOT_YET = dict.fromkeys(
-    ("alexnet", "bilstm", "densenet", "fractalnet", "inception_cnn", "polynet", "resnet18", "resnet34", "resnet50"),
-    _LATER,
-)
+_LATER = ("alexnet", "bilstm", "densenet", "fractalnet", "inception_cnn", "polynet", "resnet18", "resnet34", "resnet50")
+NOT_YET = dict.fromkeys(_LATER, "is not built yet")
 
 
 def names() -> list[str]:
