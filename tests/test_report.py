@@ -23,7 +23,7 @@ from report_samples import HOSTILE, SAMPLES, Maker, put
 
 from potstill import report
 from potstill.errors import RunError, StorageError
-from potstill.report import curves, figures, page, sections, theme, tree
+from potstill.report import curves, figures, page, sections, tables, theme, tree
 from potstill.report import format as fmt
 from potstill.report.names import Cast
 from potstill.study.results import Curve
@@ -204,7 +204,7 @@ def test_same_results_give_the_same_page_whatever_the_settings_of_matplotlib(tmp
     assert path == tmp_path / "report.html"
     assert report.write(tmp_path).read_bytes() == first
     (tmp_path / "matplotlibrc").write_text(
-        "font.size: 31\naxes.facecolor: red\nlines.linewidth: 9\nsvg.fonttype: path\n"
+        "font.size: 31\nxtick.direction: in\nxtick.major.pad: 25\nsvg.fonttype: path\n"
     )
     code = (
         "import sys; from pathlib import Path; from potstill import report; report.write(Path(sys.argv[1]));"
@@ -303,8 +303,8 @@ def test_page_cannot_be_written_is_a_storage_error(tmp_path):
         (fmt.seconds(125), "2 min 5 s"),
         (fmt.seconds(3840), "1 h 4 min"),
         (fmt.seconds(93600), "1 d 2 h"),
-        (fmt.ratio(1210, 151306, "fewer", "more"), "125× fewer"),
-        (fmt.ratio(3, 2, "less", "more"), "1.5× more"),
+        (fmt.ratio(1210, 151306, less="fewer"), "125× fewer"),
+        (fmt.ratio(3, 2), "1.5× more"),
         (fmt.ratio(1.0, 1.01), "about the same"),
         (fmt.ratio(2, 2), "the same"),
         (fmt.ratio(2, 0), ""),
@@ -431,6 +431,13 @@ def test_teacher_and_baseline_of_a_model(name, key, teacher, baseline):
     assert cast.is_baseline(key) == (key == "alone")
 
 
+def test_a_chain_of_generations_is_meant_by_its_last():
+    results = sample("generations")[0]
+    assert Cast(results).find("hard-chain", results.models["alone"]) == "hard-chain/generation-4"
+    assert Cast(results).find("hard-chain/generation-2", results.models["alone"]) == "hard-chain/generation-2"
+    assert Cast(results).find("nobody", results.models["alone"]) is None
+
+
 def test_published_numbers_stand_beside_ours_or_are_named():
     text = " ".join(parsed("published").texts("td"))
     assert "2.89 %" in text
@@ -443,6 +450,21 @@ def test_costs_are_held_against_the_teacher():
     assert any("125× fewer" in text for text in cells)
     assert any("4.8 kB" in text and "125× smaller" in text for text in cells)
     assert sum("× faster" in text for text in cells) == 2 * 4
+
+
+def test_confusion_has_true_classes_in_rows_and_folds_many_classes_into_a_list():
+    table = tables.confusion([[5, 1], [2, 8]], ["cat", "dog"], "m")
+    assert [[cell.text for cell in row] for row in table.rows] == [["cat", "5", "1"], ["dog", "2", "8"]]
+    assert [[cell.kind.split()[0] for cell in row[1:]] for row in table.rows] == [["hit", "miss"], ["miss", "hit"]]
+    assert table.columns[1:] == ("cat", "dog")
+    many = [[90 if row == column else 0 for column in range(21)] for row in range(21)]
+    many[3][7], many[9][2] = 10, 30
+    table = tables.confusion(many, [f"c{at}" for at in range(21)], "m")
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ["c9", "c2", "30", "25.0 %"],
+        ["c3", "c7", "10", "10.0 %"],
+    ]
+    assert "1,890 of 1,930 predictions right" in table.caption
 
 
 @every_sample

@@ -47,15 +47,15 @@ def _cost_row(cast: Cast, key: str, timings: Sequence[tuple[int, int]]) -> tuple
     if above and other:
         head = Cell(head.text, (*head.notes, f"against {cast.full(above)}"))
 
-    def cell(text: str, x: float | None, y: float | None, less: str, more: str) -> Cell:
-        note = fmt.ratio(x, y, less, more)
+    def cell(text: str, x: float | None, y: float | None, *, words: tuple[str, str]) -> Cell:
+        note = fmt.ratio(x, y, less=words[0], more=words[1])
         return Cell(text, (note,) if note else ())
 
     row = [
         head,
-        cell(fmt.count(mine.parameters), mine.parameters, theirs.parameters, "fewer", "more"),
-        cell(fmt.count(mine.multiply_adds), mine.multiply_adds, theirs.multiply_adds, "fewer", "more"),
-        cell(fmt.size(mine.bytes), mine.bytes, theirs.bytes, "smaller", "larger"),
+        cell(fmt.count(mine.parameters), mine.parameters, theirs.parameters, words=("fewer", "more")),
+        cell(fmt.count(mine.multiply_adds), mine.multiply_adds, theirs.multiply_adds, words=("fewer", "more")),
+        cell(fmt.size(mine.bytes), mine.bytes, theirs.bytes, words=("smaller", "larger")),
     ]
     for timing in timings:
         here, there = _latency(mine, timing), _latency(theirs, timing)
@@ -63,10 +63,10 @@ def _cost_row(cast: Cast, key: str, timings: Sequence[tuple[int, int]]) -> tuple
         if here is None:
             row.append(Cell(fmt.MISSING))
             continue
-        compared = fmt.ratio(here.median_ms, median, "faster", "slower")
+        compared = fmt.ratio(here.median_ms, median, less="faster", more="slower")
         tail = f"90 %: {fmt.milliseconds(here.p90_ms)}"
         row.append(Cell(fmt.milliseconds(here.median_ms), (compared, tail) if compared else (tail,)))
-    row.append(cell(fmt.seconds(mine.train_seconds), mine.train_seconds, theirs.train_seconds, "less", "more"))
+    row.append(cell(fmt.seconds(mine.train_seconds), mine.train_seconds, theirs.train_seconds, words=("less", "more")))
     row.append(Cell(fmt.seconds(mine.record_seconds)))
     return tuple(row)
 

@@ -67,10 +67,10 @@ _STYLE: Final = {
 }
 
 
-def panel(metric: str, lines: Sequence[Line], title: str, prefix: str) -> Markup:
+def panel(metric: str, lines: Sequence[Line], title: str, *, prefix: str) -> Markup:
     """Learning curves of one model and one quantity, in optimiser steps: mean over seeds, band least to greatest."""
     figure = theme.canvas(340, 236)
-    ax = theme.axes(figure, 50, 42, 14, 42)
+    ax = theme.axes(figure, (50, 42, 14, 42))
     at = 50.0
     for line in lines:
         colour, dash, width = _STYLE[line.role]
@@ -80,15 +80,15 @@ def panel(metric: str, lines: Sequence[Line], title: str, prefix: str) -> Markup
         ax.plot(one.steps, one.mean, color=colour, ls=dash, lw=width, marker="" if len(one.steps) > 1 else "o")
         label = fmt.shorten(line.label, 16)
         figure.add_artist(Line2D([at / 340, (at + 22) / 340], [1 - 28 / 236] * 2, color=colour, ls=dash, lw=width))
-        theme.write(figure, at + 26, 32, label)
+        theme.write(figure, (at + 26, 32), label)
         at += 44 + 6.6 * len(label)
     least = min(float(line.band.low.min()) for line in lines)
     most = max(float(line.band.high.max()) for line in lines)
-    _values(ax, metric, least, most)
+    _values(ax, metric, (least, most))
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: fmt.count(x)))
-    theme.write(figure, 2, 12, fmt.metric_name(metric) + (", %" if fmt.is_share(metric) else ""), colour=QUIET)
-    theme.write(figure, 333, 230, "optimiser steps", colour=QUIET, align="right")
+    theme.write(figure, (2, 12), fmt.metric_name(metric) + (", %" if fmt.is_share(metric) else ""), colour=QUIET)
+    theme.write(figure, (333, 230), "optimiser steps", colour=QUIET, align="right")
     told = "; ".join(
         f"{line.label}: from {fmt.value(metric, float(line.band.mean[0]))} "
         f"to {fmt.value(metric, float(line.band.mean[-1]))} at step {fmt.count(float(line.band.steps[-1]))}"
@@ -97,8 +97,9 @@ def panel(metric: str, lines: Sequence[Line], title: str, prefix: str) -> Markup
     return svg.inline(figure, prefix=prefix, title=title, description=told)
 
 
-def _values(ax: Axes, metric: str, least: float, most: float) -> None:
+def _values(ax: Axes, metric: str, span: tuple[float, float]) -> None:
     """The vertical axis: logarithmic where a loss falls by more than a factor of fifty."""
+    least, most = span
     if not fmt.is_share(metric) and least > 0 and most / least > 50:
         ax.set_yscale("log")
         ax.yaxis.set_major_locator(LogLocator(numticks=5))
@@ -109,11 +110,11 @@ def _values(ax: Axes, metric: str, least: float, most: float) -> None:
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{scale * y:.4g}".replace("-", "\u2212")))
 
 
-def reliability(one: Reliability, title: str, prefix: str) -> Markup:
+def reliability(one: Reliability, title: str, *, prefix: str) -> Markup:
     """Accuracy against confidence per bin, the diagonal of perfect calibration, and the bins' shares of examples."""
     figure = theme.canvas(300, 344)
-    ax = theme.axes(figure, 46, 24, 14, 130)
-    below = theme.axes(figure, 46, 246, 14, 44)
+    ax = theme.axes(figure, (46, 24, 14, 130))
+    below = theme.axes(figure, (46, 246, 14, 44))
     ends = [*one.low[1:], 1.0]
     ax.plot([0, 1], [0, 1], color=QUIET, ls=(0, (4, 3)), lw=1.4)
     total = max(1, sum(one.count))
@@ -133,8 +134,8 @@ def reliability(one: Reliability, title: str, prefix: str) -> Markup:
     below.set(xlim=(0, 1), ylim=(0, 1), xticks=[0, 0.25, 0.5, 0.75, 1], yticks=[0, 1])
     for axis in (ax.yaxis, below.xaxis, below.yaxis):
         axis.set_major_formatter(percent)
-    theme.write(figure, 2, 12, "accuracy, %", colour=QUIET)
-    theme.write(figure, 2, 234, "share of examples, %", colour=QUIET)
-    theme.write(figure, 293, 338, "confidence, %", colour=QUIET, align="right")
+    theme.write(figure, (2, 12), "accuracy, %", colour=QUIET)
+    theme.write(figure, (2, 234), "share of examples, %", colour=QUIET)
+    theme.write(figure, (293, 338), "confidence, %", colour=QUIET, align="right")
     told = "; ".join(f"confidence {100 * c:.0f} %: accuracy {100 * a:.0f} %, {n} examples" for c, a, n in known)
     return svg.inline(figure, prefix=prefix, title=title, description=told or "no examples")

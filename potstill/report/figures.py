@@ -50,7 +50,7 @@ def forest(rows: Sequence[Row], prefix: str, *, wide: bool) -> Markup:
     step, width, head, foot = (38, 860, 44, 50) if wide else (54, 360, 40, 50)
     left, right = (290, 190) if wide else (8, 8)
     figure = theme.canvas(width, head + step * len(rows) + foot)
-    ax = theme.axes(figure, left, head, right, foot)
+    ax = theme.axes(figure, (left, head, right, foot))
     ax.set(xlim=(low, high), ylim=(len(rows) - 0.5, -0.5))
     ax.grid(False)
     ax.yaxis.set_major_locator(NullLocator())
@@ -61,18 +61,18 @@ def forest(rows: Sequence[Row], prefix: str, *, wide: bool) -> Markup:
         if first.margin:
             ax.fill_betweenx([middle - half, middle + half], -first.margin, first.margin, color=BAND, lw=0)
         ax.plot([0, 0], [middle - half, middle + half], color=INK, lw=1.2, solid_capstyle="butt")
-        _bar(ax, middle, row.verdict, (low, high))
-        _labels(ax, at, row, wide)
+        _bar(ax, middle, row.verdict, span=(low, high))
+        _labels(ax, at, row, wide=wide)
     unit = fmt.unit(first.metric)
     centre = (left + width - right) / 2
     what = f"difference in {fmt.metric_name(first.metric)}" + (f", {unit}" if unit else "")
-    theme.write(figure, centre, head + step * len(rows) + 38, what, align="center")
+    theme.write(figure, (centre, head + step * len(rows) + 38), what, align="center")
     higher = first.better == "higher"
-    theme.write(figure, left, 18, "← model worse" if higher else "← model better", colour=QUIET)
-    theme.write(figure, width - right, 18, f"model {'better' if higher else 'worse'} →", colour=QUIET, align="right")
+    theme.write(figure, (left, 18), "← model worse" if higher else "← model better", colour=QUIET)
+    theme.write(figure, (width - right, 18), f"model {'better' if higher else 'worse'} →", colour=QUIET, align="right")
     zero = left - low / (high - low) * (width - left - right)
     band = f"margin ±{_tick(first.metric, first.margin, False)} {unit}".rstrip()
-    theme.write(figure, min(max(zero, left + 60), width - right - 60), 34, band, colour=QUIET, align="center")
+    theme.write(figure, (min(max(zero, left + 60), width - right - 60), 34), band, colour=QUIET, align="center")
     told = "; ".join(
         f"{row.model} against {row.baseline}: {fmt.difference(first.metric, row.verdict.difference)}, "
         f"{fmt.interval(first.metric, row.verdict.interval)}, {row.verdict.decision}"
@@ -89,7 +89,7 @@ def _tick(metric: str, x: float, plus: bool = True) -> str:
     return sign + f"{shown:.4g}".replace("-", "\u2212")
 
 
-def _bar(ax: Axes, y: float, verdict: Verdict, span: tuple[float, float]) -> None:
+def _bar(ax: Axes, y: float, verdict: Verdict, *, span: tuple[float, float]) -> None:
     colour = SENTINEL[verdict.decision]
     if verdict.interval is not None:
         shown = [min(max(end, span[0]), span[1]) for end in verdict.interval]
@@ -101,7 +101,7 @@ def _bar(ax: Axes, y: float, verdict: Verdict, span: tuple[float, float]) -> Non
         ax.plot([verdict.difference], [y], MARK[verdict.decision], ms=9, mfc=face, mec=colour, mew=1.8)
 
 
-def _labels(ax: Axes, at: int, row: Row, wide: bool) -> None:
+def _labels(ax: Axes, at: int, row: Row, *, wide: bool) -> None:
     metric = row.verdict.metric
     numbers = fmt.difference(metric, row.verdict.difference, bare=True)
     numbers += f"  {fmt.interval(metric, row.verdict.interval)}"
@@ -130,10 +130,10 @@ class Pair(NamedTuple):
     model: float
 
 
-def pairs(verdict: Verdict, title: str, seeds: Sequence[Pair], prefix: str) -> Markup:
+def pairs(verdict: Verdict, title: str, seeds: Sequence[Pair], *, prefix: str) -> Markup:
     """Each seed's baseline and model joined by a line: solid where the model is better, dashed where it is not."""
     figure = theme.canvas(300, 230)
-    ax = theme.axes(figure, 46, 22, 14, 30)
+    ax = theme.axes(figure, (46, 22, 14, 30))
     sign = 1 if verdict.better == "higher" else -1
     ax.set_xlim(-0.35, 1.35)
     ax.set_xticks([0, 1], ["baseline", "model"])
@@ -145,7 +145,7 @@ def pairs(verdict: Verdict, title: str, seeds: Sequence[Pair], prefix: str) -> M
         ax.plot([1], [pair.model], "o", color=MODEL, ms=6.5, clip_on=False)
     for x, ends, colour in ((-0.2, [p.baseline for p in seeds], BASELINE), (1.2, [p.model for p in seeds], MODEL)):
         ax.plot([x - 0.08, x + 0.08], [statistics.fmean(ends)] * 2, color=colour, lw=3)
-    theme.write(figure, 2, 12, _axis(verdict.metric), colour=QUIET)
+    theme.write(figure, (2, 12), _axis(verdict.metric), colour=QUIET)
     told = "; ".join(
         f"seed {p.seed}: {fmt.value(verdict.metric, p.baseline)} to {fmt.value(verdict.metric, p.model)}" for p in seeds
     )
@@ -170,10 +170,12 @@ class Point(NamedTuple):
     std: float
 
 
-def trend(metric: str, across: str, mine: Sequence[Point], others: Sequence[Point], title: str, prefix: str) -> Markup:
+def trend(
+    metric: str, across: str, mine: Sequence[Point], *, others: Sequence[Point], title: str, prefix: str
+) -> Markup:
     """A model's metric across a swept setting or its generations, with the baseline's beside it where there is one."""
     figure = theme.canvas(340, 220)
-    ax = theme.axes(figure, 46, 24, 14, 46)
+    ax = theme.axes(figure, (46, 24, 14, 46))
     places = sorted({point.x for point in (*mine, *others)})
     if places[0] > 0 and places[-1] / places[0] >= 20:
         ax.set_xscale("log")
@@ -186,7 +188,7 @@ def trend(metric: str, across: str, mine: Sequence[Point], others: Sequence[Poin
     ax.set_xticks(shown, [fmt.anything(x if x % 1 else int(x)) for x in shown])
     ax.margins(x=0.08)
     _scale(ax, metric)
-    theme.write(figure, 2, 12, _axis(metric), colour=QUIET)
-    theme.write(figure, 333, 212, across, colour=QUIET, align="right")
+    theme.write(figure, (2, 12), _axis(metric), colour=QUIET)
+    theme.write(figure, (333, 212), across, colour=QUIET, align="right")
     told = "; ".join(f"{across} {point.x:g}: {fmt.value(metric, point.mean)}" for point in mine)
     return svg.inline(figure, prefix=prefix, title=title, description=told)

@@ -180,10 +180,10 @@ def seconds(s: float | None) -> str:
     raise AssertionError("unreachable")
 
 
-def ratio(x: float | None, reference: float | None, less: str = "less", more: str = "more") -> str:
+def ratio(x: float | None, reference: float | None, *, less: str = "less", more: str = "more") -> str:
     """How many times less or more than a reference; empty where it cannot be said.
 
-    >>> ratio(1210, 151306, "fewer"), ratio(3.0, 2.0), ratio(1.0, 1.01)
+    >>> ratio(1210, 151306, less="fewer"), ratio(3.0, 2.0), ratio(1.0, 1.01)
     ('125× fewer', '1.5× more', 'about the same')
     """
     if not x or not reference or not math.isfinite(x) or not math.isfinite(reference):

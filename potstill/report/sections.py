@@ -154,7 +154,7 @@ def pairs(cast: Cast, ids: Ids) -> list[Picture]:
         seeds = seed_pairs(cast, v)
         if seeds:
             heading = f"{cast.full(v.model)} against {cast.full(v.baseline)}"
-            drawn = figures.pairs(v, heading, seeds, ids.new())
+            drawn = figures.pairs(v, heading, seeds, prefix=ids.new())
             found.append(Picture(heading, (drawn,), (tables.pairs(cast, v, seeds),)))
     return found
 
@@ -175,7 +175,7 @@ def learning(cast: Cast, arrays: Figures, ids: Ids) -> list[Picture]:
                 lines.append(curves.Line(cast.name(base or ""), "baseline", other))
             if lines:
                 title = f"{fmt.metric_name(quantity)} of {cast.full(key)} while training"
-                drawings.append(curves.panel(quantity, lines, title, ids.new()))
+                drawings.append(curves.panel(quantity, lines, title, prefix=ids.new()))
                 numbers.append(tables.curve(quantity, lines, cast.full(key)))
         if drawings:
             found.append(Picture(cast.full(key), tuple(drawings), tuple(numbers)))
@@ -198,7 +198,7 @@ def calibration(cast: Cast, arrays: Figures, ids: Ids) -> list[Picture]:
     return [
         Picture(
             cast.full(key),
-            (curves.reliability(one, f"Reliability diagram of {cast.full(key)}", ids.new()),),
+            (curves.reliability(one, f"Reliability diagram of {cast.full(key)}", prefix=ids.new()),),
             (tables.reliability(one, cast.full(key)),),
         )
         for key, one in ((key, arrays.reliability.get(key)) for key in cast.order)
@@ -243,9 +243,11 @@ def trends(cast: Cast, ids: Ids) -> list[Picture]:
         if len(points) > 1 and (any(bases) or cast.results.baseline is None):
             title = f"{fmt.metric_name(metric)} of {heading} across {across}"
             beside = [p for p in others if p is not None]
-            drawn = figures.trend(metric, across, points, beside, title, ids.new())
+            drawn = figures.trend(metric, across, points, others=beside, title=title, prefix=ids.new())
             note = "The dashed line is the baseline." if beside else ""
-            found.append(Picture(heading, (drawn,), (tables.trend(metric, across, points, beside, title),), note))
+            found.append(
+                Picture(heading, (drawn,), (tables.trend(metric, across, points, others=beside, title=title),), note)
+            )
     return found
 
 

@@ -171,7 +171,7 @@ def pairs(cast: Cast, verdict: Verdict, seeds: Sequence[Pair]) -> Table:
     return Table(caption, ("Seed", "Baseline", "Model", "Difference"), tuple(rows))
 
 
-def trend(metric: str, across: str, mine: Sequence[Point], others: Sequence[Point], title: str) -> Table:
+def trend(metric: str, across: str, mine: Sequence[Point], *, others: Sequence[Point], title: str) -> Table:
     """A model and its baseline at every place of a sweep, or at every generation."""
     beside = {point.x: point for point in others}
     rows = []

@@ -84,14 +84,15 @@ def canvas(width: float, height: float) -> Figure:
     return Figure(figsize=(width / 72, height / 72))
 
 
-def axes(figure: Figure, left: float, top: float, right: float, bottom: float) -> Axes:
-    """Axes with these margins in pixels."""
+def axes(figure: Figure, margins: tuple[float, float, float, float]) -> Axes:
+    """Axes with these margins in pixels: left, top, right, bottom."""
+    left, top, right, bottom = margins
     width, height = figure.get_figwidth() * 72, figure.get_figheight() * 72
     box = (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
     return figure.add_axes(box)
 
 
-def write(figure: Figure, x: float, y: float, text: str, *, colour: str = INK, align: str = "left") -> None:
-    """Text at (x, y) pixels from the upper left corner of the figure, on its baseline."""
+def write(figure: Figure, at: tuple[float, float], text: str, *, colour: str = INK, align: str = "left") -> None:
+    """Text at this many pixels from the upper left corner of the figure, on its baseline."""
     width, height = figure.get_figwidth() * 72, figure.get_figheight() * 72
-    figure.text(x / width, 1 - y / height, text, color=colour, ha=align, va="baseline")
+    figure.text(at[0] / width, 1 - at[1] / height, text, color=colour, ha=align, va="baseline")

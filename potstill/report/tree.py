@@ -53,7 +53,7 @@ def family(cast: Cast) -> list[Node]:
         for teacher in dict.fromkeys(t for ts in parents.values() for t in ts)
         if teacher not in groups
     ]
-    return nodes + [_node(cast, name, keys, parents[name], depths[name]) for name, keys in groups.items()]
+    return nodes + [_node(cast, keys, parents[name], depth=depths[name]) for name, keys in groups.items()]
 
 
 def _teachers(cast: Cast, keys: list[str]) -> tuple[str, ...]:
@@ -74,9 +74,10 @@ def _depth(name: str, parents: Mapping[str, tuple[str, ...]], above: frozenset[s
     return max((1 + _depth(t, parents, above | {name}) for t in inner), default=0)
 
 
-def _node(cast: Cast, name: str, keys: list[str], teachers: tuple[str, ...], depth: int) -> Node:
+def _node(cast: Cast, keys: list[str], teachers: tuple[str, ...], *, depth: int) -> Node:
     models = cast.results.models
     first, metric = models[keys[0]], cast.results.metric
+    name = first.model
     several = {
         "member": first.members,
         "generation": first.generations,
