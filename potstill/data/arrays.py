@@ -135,11 +135,14 @@ def npz_loaders(path: Path) -> dict[str, Loader]:
     """The arrays of a .npz file by key, each read when it is asked for."""
 
     def load(key: str) -> Any:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return archive[key]
 
     def keys() -> list[str]:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file:  # ours, because np.load leaves its own open where it fails
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
+                raise ValueError("it is a single array, of the kind .npy")
             return list(archive.files)
 
     found: list[str] = _numbers(keys, str(path))
@@ -164,7 +167,7 @@ def _numbers(load: Loader, where: str) -> Any:
     try:
         return load()
     except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        if "allow_pickle" in str(error) or "Object arrays" in str(error):
+        if any(word in str(error) for word in ("Object arrays", "Python objects")):
             raise DataError(f"{where}: {checks.OBJECTS}") from None
         raise DataError(
             f"{where} is not a whole numpy array: {error}. Write it again with numpy.save or numpy.savez."
@@ -185,7 +188,7 @@ def from_python(source: Any, *, name: str = "arrays") -> Contents:
     for key, value in source.items():
         if _PARTS.get(str(key).lower(), "unlabelled") == "unlabelled":
             loaders[str(key)] = _copy(value, key)
-        elif isinstance(value, tuple) and len(value) == 2:
+        elif isinstance(value, (tuple, list)) and len(value) == 2:
             loaders |= {f"{key}_inputs": _copy(value[0], key), f"{key}_labels": _copy(value[1], key)}
         else:
             raise DataError(f'source["{key}"]: found {type(value).__name__}, wanted a pair (inputs, labels).')

@@ -58,7 +58,7 @@ def read(path: Path, *, axes: tuple[int, ...] = ()) -> NDArray[Any]:
             f"{path} {what}: found {found} bytes of data, wanted {wanted_bytes} for the shape {shape}. {_FETCH}"
         )
     array = np.frombuffer(content, dtype, offset=start).reshape(shape)
-    return array.astype(dtype.newbyteorder("="), copy=False)
+    return array.astype(dtype.newbyteorder("="))  # a copy, since what frombuffer gives is read-only
 
 
 def _content(path: Path) -> bytes:

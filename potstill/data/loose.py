@@ -1,4 +1,4 @@
-"""Inputs without labels, to predict on."""
+"""Arrays beside a data set: inputs to predict on, a teacher's answers, row numbers."""
 
 from __future__ import annotations
 
@@ -36,12 +36,26 @@ def inputs(source: Any, spec: DataSpec, *, folder: str | Path | None = None) -> 
     )
 
 
+def read_array(path: str | Path) -> NDArray[Any]:
+    """The array of a .npy file, or of a .npz file that holds one (a teacher's logits, row numbers); never objects.
+
+    `DataError` where it is not there, damaged, or something else.
+    """
+    path = Path(path)
+    _must_be_there(path, "a .npy file, or a .npz file with one array")
+    if path.suffix != ".npz":
+        return arrays.load_npy(path)
+    loaders = arrays.npz_loaders(path)
+    if len(loaders) != 1:
+        raise DataError(f"{path}: found the keys {', '.join(loaders) or 'none'}, wanted one array.")
+    return checks.as_array(next(iter(loaders.values()))(), str(path))
+
+
 def _read(source: Any, folder: str | Path | None) -> tuple[NDArray[Any], str]:
     if not isinstance(source, (str, os.PathLike)):
         return np.array(checks.as_array(source, "source")), "source"
     path = named.resolve(os.fspath(source), folder)
-    if not path.is_file():
-        raise DataError(f"{path} is not there, or not a file; wanted a .npy, .npz or idx file of inputs.")
+    _must_be_there(path, "a .npy, .npz or idx file of inputs")
     if path.suffix == ".npy":
         return arrays.load_npy(path), str(path)
     if path.suffix != ".npz":
@@ -49,7 +63,10 @@ def _read(source: Any, folder: str | Path | None) -> tuple[NDArray[Any], str]:
     loaders = arrays.npz_loaders(path)
     keys = [key for key in loaders if (place := arrays.slot(key)) and place[1] == "inputs"]
     if len(keys) != 1:
-        raise DataError(
-            f"{path}: found the keys {', '.join(loaders)}, wanted one array of inputs (for example `inputs`)."
-        )
+        raise DataError(f"{path}: found the keys {', '.join(loaders)}, wanted one array of inputs (such as `inputs`).")
     return loaders[keys[0]](), f"{path}[{keys[0]}]"
+
+
+def _must_be_there(path: Path, wanted: str) -> None:
+    if not path.is_file():
+        raise DataError(f"{path} is not there, or is not a file; wanted {wanted}.")

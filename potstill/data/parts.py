@@ -56,4 +56,4 @@ def row_digests(inputs: NDArray[Any]) -> NDArray[np.uint8]:
     """(n, 32) uint8: sha256 of each row's bytes. About 1 us per row of 784 bytes."""
     rows = np.ascontiguousarray(inputs).reshape(len(inputs), -1).view(np.uint8)
     joined = b"".join([hashlib.sha256(row.data).digest() for row in rows])
-    return np.frombuffer(joined, np.uint8).reshape(len(inputs), 32)
+    return np.frombuffer(bytearray(joined), np.uint8).reshape(len(inputs), 32)

@@ -82,7 +82,7 @@ class ArraySource:
             digests = self.digests if self.selection is None else self.digests.index_select(0, self.selection)
         else:
             raw = self.raw if self.selection is None else self.raw.index_select(0, self.selection)
-            digests = torch.from_numpy(row_digests(raw.numpy()).copy())
+            digests = torch.from_numpy(row_digests(raw.numpy()))
         form = [len(self), *self.raw.shape[1:], str(self.raw.dtype)]
         return hashlib.sha256(storage.canonical(form).encode() + digests.numpy().tobytes()).hexdigest()
 
