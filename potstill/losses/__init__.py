@@ -1,1 +1,21 @@
+"""Losses: pure functions that return one number per example, (B,)."""
 
+from potstill.losses.classification import (
+    class_logits,
+    cross_entropy,
+    full_precision,
+    kl,
+    log_softmax,
+    soft_cross_entropy,
+    squared_error,
+)
+
+__all__ = [
+    "class_logits",
+    "cross_entropy",
+    "full_precision",
+    "kl",
+    "log_softmax",
+    "soft_cross_entropy",
+    "squared_error",
+]
