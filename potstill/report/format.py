@@ -126,10 +126,14 @@ def difference(metric: str, x: float | None, *, bare: bool = False) -> str:
 
 
 def interval(metric: str, ends: tuple[float, float] | None) -> str:
-    """Both ends of an interval of differences, or "no interval"."""
+    """Both ends of an interval of differences, or "no interval". An end that is not zero is not shown as zero."""
     if ends is None:
         return "no interval"
-    return f"[{difference(metric, ends[0], bare=True)}, {difference(metric, ends[1], bare=True)}]"
+    if not is_share(metric):
+        return f"[{number(ends[0], plus=True)}, {number(ends[1], plus=True)}]"
+    least = min((abs(100 * end) for end in ends if end), default=1.0)
+    digits = next((n for n in (2, 3, 4) if least >= 0.5 * 10.0**-n), 2)
+    return f"[{_signed(f'{100 * ends[0]:.{digits}f}', True)}, {_signed(f'{100 * ends[1]:.{digits}f}', True)}]"
 
 
 def count(n: float | None) -> str:
