@@ -117,6 +117,8 @@ BAD: list[tuple[dict[str, str], str, int, str]] = [
     ({EPOCHS: 'schedule = { name = "cosine", warmup = 2 }'}, "training.schedule.warmup", 6, "2"),
     ({EPOCHS: 'augment = [{ name = "shift", fraction = 7.0 }]'}, "training.augment[0].fraction", 6, "7.0"),
     ({MLP8: 'network = "mlp:a"'}, "models.large.network", 8, "whole numbers"),
+    ({MLP8: 'network = "mlp:0"'}, "models.large.network", 8, "at least 1"),
+    ({MLP8: 'network = { name = "mlp", dropout = 2.0 }'}, "models.large.network.dropout", 8, "2.0"),
     # missing
     ({SOURCE + "\n": ""}, "data.source", 3, "missing"),
     ({MLP8 + "\n": ""}, "models.large.network", 7, "missing"),
@@ -591,6 +593,12 @@ def test_points_are_the_grid() -> None:
     assert there.points()[0].plan is there
     assert there.points()[0].settings == {}
     assert there.resolved("t") == plan.resolved("t")
+
+
+def test_the_end_of_a_dial_where_the_teacher_has_no_weight_can_be_swept() -> None:
+    models = {"t": {"network": "linear"}, "s": {"network": "linear", "teacher": "t"}}
+    assert len(plan_of(models, sweep={"models.s.objective.alpha": [0.0, 0.5, 1.0]}).points()) == 3
+    assert plan_of({"s": {"network": "linear", "objective": {"name": "hinton", "alpha": 1.0}}})
 
 
 def test_a_point_is_checked_when_the_plan_is_read() -> None:

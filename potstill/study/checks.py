@@ -94,7 +94,7 @@ def _learns(plan: Tables, model: Model, path: Path, where: Where) -> None:
     found = model.objective if isinstance(model.objective, tuple) else (model.objective,)
     objectives = [objective for objective in found if objective is not None]
     wants = [objective["name"] for objective in objectives if names.needs_teacher(objective)]
-    if model.teacher and not wants:
+    if model.teacher and not any(map(names.can_use_teacher, objectives)):
         raise where.fault(
             (*path, "objective"),
             f'"{objectives[0]["name"]}" learns nothing from the teacher; '

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache
+from inspect import Parameter
 from pathlib import Path as File
 from typing import Any, Literal, TypeAlias
 
@@ -33,7 +34,7 @@ def _tools(kind: Kind) -> _Tools:
     if kind == "network":
         from potstill import networks
 
-        return _Tools(networks.REGISTRY, networks.NOT_YET, lambda table: table)
+        return _Tools(networks.REGISTRY, networks.NOT_YET, _without_weights)
     if kind == "objective":
         from potstill import objectives
 
@@ -50,6 +51,16 @@ def _tools(kind: Kind) -> _Tools:
         return _Tools(optimizers.SCHEDULES, (), optimizers.SCHEDULES.call)
     weight = torch.nn.Parameter(torch.zeros(1))
     return _Tools(optimizers.REGISTRY, (), lambda table: optimizers.REGISTRY.call(table, [weight]))
+
+
+def _without_weights(network: dict[str, Any]) -> Any:
+    """Build a network for some picture, to check its settings; whether it fits the data shows later."""
+    import torch
+
+    from potstill import networks
+
+    with torch.device("meta"):
+        return networks.build(network, (1, 64, 64), 2)
 
 
 def spec(kind: Kind, value: Any, path: Path, where: Where) -> dict[str, Any]:
@@ -89,8 +100,15 @@ def label(kind: Kind, table: dict[str, Any]) -> str:
 
 
 def needs_teacher(objective: dict[str, Any]) -> bool:
-    """Whether a checked objective learns from a teacher."""
+    """Whether a checked objective learns from a teacher; `hinton` with alpha = 1 does not."""
     return bool(_tools("objective").build(objective).needs_teacher)
+
+
+def can_use_teacher(objective: dict[str, Any]) -> bool:
+    """Whether a checked objective is one that learns from a teacher, at some of its settings if not at these."""
+    registry = _tools("objective").registry
+    required = any(default is Parameter.empty for _, default in registry.parameters(objective["name"]).values())
+    return needs_teacher(objective) or (not required and needs_teacher({"name": objective["name"]}))
 
 
 def metric(value: Any, path: Path, where: Where) -> None:
