@@ -25,13 +25,13 @@ _IGNORED = -100
 
 
 def class_logits(logits: Tensor) -> Tensor:
-    """(B, K) logits of classes: (B, 1), the one logit z of a binary task, becomes (B, 2) = [0, z]; others as they are.
+    """(..., K) logits of classes: (..., 1), the one logit z of a binary task, becomes (..., 2) = [0, z]; others stay.
 
     softmax([0, z])[1] = sigmoid(z), so every loss of a classifier holds for both kinds of network.
     """
-    if logits.shape[1] != 1:
+    if logits.shape[-1] != 1:
         return logits
-    return torch.cat([torch.zeros_like(logits), logits], 1)
+    return torch.cat([torch.zeros_like(logits), logits], -1)
 
 
 def log_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
