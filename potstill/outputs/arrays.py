@@ -56,7 +56,8 @@ def from_array(
         check_logits(answers, where)
     stored = Stored([ArrayPart(answers, kind=kind, name=where)])
     if labels is not None and kind != "values":
-        _check_order(stored, labels, torch.ones_like(labels, dtype=torch.bool) if labelled is None else labelled, where)
+        every = torch.ones_like(labels, dtype=torch.bool)
+        _check_order(stored, labels, every if labelled is None else labelled, where=where)
     return stored
 
 
@@ -77,7 +78,7 @@ def _load(path: Path) -> NDArray[Any]:
     return loaded
 
 
-def _check_order(stored: Stored, labels: Tensor, labelled: Tensor, where: str) -> None:
+def _check_order(stored: Stored, labels: Tensor, labelled: Tensor, *, where: str) -> None:
     from scipy.stats import binom
 
     if labels.shape != (len(stored),) or labelled.shape != labels.shape:

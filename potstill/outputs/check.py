@@ -62,10 +62,10 @@ def check_values(answers: Tensor, index: Tensor, *, kind: Kind, limit: float, wh
             f"{where} answered {found} for row {int(index[at])}; wanted a number that is finite in storage. {advice}"
         )
     if kind == "probabilities":
-        _check_probabilities(answers, index, low, high, where)
+        _check_probabilities(answers, index, low=low, high=high, where=where)
 
 
-def _check_probabilities(answers: Tensor, index: Tensor, low: float, high: float, where: str) -> None:
+def _check_probabilities(answers: Tensor, index: Tensor, *, low: float, high: float, where: str) -> None:
     off = torch.zeros(answers.shape[0], dtype=torch.bool)
     if low < 0.0 or high > 1.0 + _SUM_TOLERANCE:
         off = ((answers < 0.0) | (answers > 1.0 + _SUM_TOLERANCE)).flatten(1).any(dim=1)

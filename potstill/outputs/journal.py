@@ -1,7 +1,7 @@
 """A recording under way: `recording.jsonl` holds the header, then a line per finished file; the manifest replaces it.
 
-A shard is large, so what is answered of an unfinished one is saved now and then as `partial-ROWS.safetensors`. A line
-is written after its file and carries its hash: whatever a crash leaves is either verified or recorded again.
+A shard is large, so the answered rows of one are saved now and then (`partial-VIEW-START-ROWS.safetensors`).
+A line is written after its file and carries its hash, so what a crash leaves is verified, or else recorded again.
 """
 
 from __future__ import annotations
@@ -80,28 +80,33 @@ class Journal:
             # it closes a line that a crash tore.
             journal.write("\n" + shard.model_dump_json())
         self._entries[file] = shard
-        for other in self.folder.glob("partial-*.safetensors"):
-            if other.name != file:
-                other.unlink()
+        for other in self._saved(view, start):
+            if other.file != file:
+                (self.folder / other.file).unlink(missing_ok=True)
+                del self._entries[other.file]
         return shard
 
     def save(self, tensors: dict[str, Tensor], *, rows: int, view: int, start: int) -> None:
         """Keep the first `rows` rows of an unfinished shard."""
         part = {name: tensor[:rows] for name, tensor in tensors.items()}
-        self.write(f"partial-{rows:08d}.safetensors", part, view=view, start=start)
+        self.write(f"partial-{view}-{start}-{rows}.safetensors", part, view=view, start=start)
 
     def saved(self, view: int, start: int) -> tuple[dict[str, Tensor], int]:
         """What was kept of the shard that starts there, and how many rows of it; ({}, 0) if nothing was."""
-        for shard in reversed(self._entries.values()):
-            if shard.file.startswith("partial-") and (shard.view, shard.start) == (view, start):
-                if shard_fault(self.folder, shard, hashes=True):
-                    continue
+        for shard in reversed(self._saved(view, start)):
+            if not shard_fault(self.folder, shard, hashes=True):
                 return load_shard(self.folder, shard, self.header), shard.rows
         return {}, 0
+
+    def _saved(self, view: int, start: int) -> list[Shard]:
+        found = [s for s in self._entries.values() if s.file.startswith("partial-")]
+        return [s for s in found if (s.view, s.start) == (view, start)]
 
     def finish(self, shards: tuple[Shard, ...]) -> None:
         """Write the manifest, which makes the folder complete, and drop the journal."""
         manifest = Manifest(header=self.header, shards=shards)
+        for left in self.folder.glob("partial-*.safetensors"):
+            left.unlink()
         storage.write_json(self.folder / MANIFEST, manifest.model_dump(mode="json"))
         drop(self.folder)
 

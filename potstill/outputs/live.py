@@ -68,12 +68,12 @@ class Live:
         kind = self.teacher.kind
         with torch.no_grad():
             answers = as_members(self.teacher(self.source.fetch(index, view).inputs), index.shape[0])
+        check_values(answers, index, kind=kind, limit=_LIMIT)
         if not self._asked:
             check_classes(self.teacher.classes, self.source.spec.classes, kind=kind, outputs=answers.shape[-1])
             if kind == "logits":
                 check_logits(answers)
             self._asked = True
-        check_values(answers, index, kind=kind, limit=_LIMIT)
         known = self._known.index_select(0, index)
         logits = soften.class_logits(answers.cpu(), kind)
         return soften.Softened(logits, known, kind=kind, outputs=answers.shape[-1])

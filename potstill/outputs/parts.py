@@ -105,7 +105,7 @@ def as_class_logits(stored: dict[str, Tensor], header: Header) -> Tensor:
     """The tensors of a shard, or some rows of them, to class logits (B, members, K) float64."""
     if header.kept is None:
         return soften.class_logits(stored["answers"], header.kind)
-    return soften.from_top_k(stored["log_probs"], stored["classes"], stored["log_rest"], header.number)
+    return soften.from_top_k(stored["log_probs"], stored["classes"], stored["log_rest"], number=header.number)
 
 
 @final

@@ -170,7 +170,8 @@ class _Recorder:
         saved, clock = done, time.monotonic()
         try:
             while done < rows:
-                self._stop_if_asked(view, start + done)
+                if self.first is None:
+                    self._stop_if_asked(view, start + done)
                 size = min(header.batch_size, rows - done)
                 answers = self._answers(header, view, start + done, size=size)
                 for name, stored in as_stored(answers, header).items():
@@ -202,13 +203,13 @@ class _Recorder:
     def _ask(self, view: int, start: int, size: int) -> Tensor:
         index = self.rows[start : start + size]
         answers = as_members(self.teacher(self.source.fetch(index, view).inputs), size)  # type: ignore[arg-type]
+        kind = self.wanted["kind"]
+        check_values(answers, index, kind=kind, limit=self.limit)
         if not self.checked:
-            kind, outputs = self.wanted["kind"], answers.shape[-1]
-            check_classes(self.wanted["classes"], self.source.spec.classes, kind=kind, outputs=outputs)
             if kind == "logits":
                 check_logits(answers)
+            check_classes(self.wanted["classes"], self.source.spec.classes, kind=kind, outputs=answers.shape[-1])
             self.checked = True
-        check_values(answers, index, kind=self.wanted["kind"], limit=self.limit)
         return answers
 
     def _advance(self, rows: int) -> None:

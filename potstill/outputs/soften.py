@@ -49,7 +49,7 @@ def to_top_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     return top, classes.int(), rest
 
 
-def from_top_k(top: Tensor, classes: Tensor, rest: Tensor, number: int) -> Tensor:
+def from_top_k(top: Tensor, classes: Tensor, rest: Tensor, *, number: int) -> Tensor:
     """The inverse of `to_top_k` with `number` classes K: (B, members, K) float64.
 
     The residual mass is spread uniformly over the classes that were not kept, before any tempering.

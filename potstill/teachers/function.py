@@ -11,6 +11,7 @@ from torch import Tensor
 
 from potstill import storage
 from potstill.errors import TeacherError
+from potstill.teachers.kinds import check_kind
 from potstill.types import Kind
 
 
@@ -43,7 +44,7 @@ class Function:
         if not name.strip():
             raise TeacherError("A teacher from a function needs a name, since recordings are told apart by it.")
         self.fn = fn
-        self.kind: Kind = kind
+        self.kind: Kind = check_kind(kind)
         self.classes: tuple[str, ...] | None = None if classes is None else tuple(classes)
         self.name = name
         self.numpy = numpy

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from potstill import storage
 from potstill.errors import TeacherError
+from potstill.teachers.kinds import check_kind
 from potstill.types import Kind
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
@@ -40,7 +41,7 @@ class Torch:
                 "For any other callable use teachers.Function(fn, kind=..., name=...)."
             )
         self.network = network
-        self.kind: Kind = kind
+        self.kind: Kind = check_kind(kind)
         self.classes: tuple[str, ...] | None = None if classes is None else tuple(classes)
 
     def fingerprint(self) -> str:
