@@ -114,6 +114,8 @@ class Maker:
             rising = np.clip(top - 0.6 * fall + noise[2], 0, 1)
             metric.append((rising if level > 0.5 else 1 - rising).tolist())
         series = {"train_objective": train, "validation_objective": valid, f"validation_{self.metric}": metric}
+        if key in ("alone", "teacher"):
+            series["validation_cross_entropy"] = valid
         self.curves[key] = Curve(seeds=self.seeds[:seeds], steps=steps, series=series)
         k = len(self.classes)
         wrong = self.random.random((k, k)) ** 4
@@ -194,10 +196,11 @@ class Maker:
             "baseline": "alone" if any(one.model == "alone" for one in self.models.values()) else None,
             "seeds": self.seeds,
             "data": {
-                "source": "digits",
-                "examples": {"train": 1097, "validation": 100, "test": 600},
-                "classes": 10,
-                "labelled": 100,
+                "classes": self.classes,
+                "rows": 1097,
+                "shape": [1, 8, 8],
+                "fingerprints": {"train": "44aa70d507f49f18" * 4, "validation": "f981172f06f40880" * 4},
+                "plan": {"labelled": 100, "source": {"name": "digits"}, "validation": 100},
             },
             "models": self.models,
             "verdicts": self.verdicts,
@@ -205,12 +208,10 @@ class Maker:
             "plan": plan,
             "plan_toml": toml,
             "environment": {
+                "cores": 2,
+                "engine": {"cpu": "AVX512", "device": "cpu", "matmul": "medium", "threads": 1},
+                "libraries": {"numpy": "2.4.6", "scikit-learn": "1.9.1", "torch": "2.13.0+cpu"},
                 "python": "3.11.7",
-                "torch": "2.13.0",
-                "cpu": "AMD EPYC 7B13",
-                "threads": 1,
-                "precision": "medium",
-                "system": "Linux 6.1",
             },
             "seconds": 58.3,
             "workers": 2,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from markupsafe import Markup
 
@@ -15,6 +15,8 @@ from potstill.report.figures import Pair, Point
 from potstill.report.names import Cast
 from potstill.report.tables import Table
 from potstill.study.results import Curve, Decision, Figures, Verdict
+
+PANELS: Final = 2  # learning curves of a model that are not folded away
 
 
 class Ids:
@@ -42,12 +44,13 @@ class Said:
 
 @dataclass(frozen=True)
 class Picture:
-    """Drawings with one heading, and the numbers behind them."""
+    """Drawings with one heading, and the numbers behind them; `more` drawings are folded away with the numbers."""
 
     heading: str
     drawings: tuple[Markup, ...]
     numbers: tuple[Table, ...]
     note: str = ""
+    more: tuple[Markup, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,8 @@ def learning(cast: Cast, arrays: Figures, ids: Ids) -> list[Picture]:
                 drawings.append(curves.panel(quantity, lines, title, prefix=ids.new()))
                 numbers.append(tables.curve(quantity, lines, cast.full(key)))
         if drawings:
-            found.append(Picture(cast.full(key), tuple(drawings), tuple(numbers)))
+            first, rest = tuple(drawings[:PANELS]), tuple(drawings[PANELS:])
+            found.append(Picture(cast.full(key), first, tuple(numbers), more=rest))
     return found
 
 
