@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from potstill import data, errors, losses, metrics, networks, objectives, outputs, report, teachers
     from potstill.evaluation import evaluate
     from potstill.networks.model import load
-    from potstill.outputs import record
+    from potstill.outputs.record import record
     from potstill.study.study import Study
     from potstill.training.fit import fit
 

@@ -449,7 +449,7 @@ def _killer(root: Path, node: str, times: int) -> threading.Thread:
     return thread
 
 
-SLOW = {"training__steps": 2500, "training__batch_size": 16, "seeds": 3}
+SLOW = {"training__steps": 500, "training__batch_size": 16, "seeds": 3}
 
 
 @pytest.mark.parametrize("times", [1, 2])

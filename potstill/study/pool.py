@@ -15,7 +15,7 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from potstill.errors import Interrupted, PotstillError
 from potstill.study.tree import Node
-from potstill.study.worker import STOP, Outcome, Place, run_node
+from potstill.study.worker import STOP, Outcome, Place, failed, run_node
 
 MEMORY = "Often that is the system running out of memory: try fewer workers, or a smaller batch_size."
 KILLED = f"its worker process was killed twice. {MEMORY}"
@@ -80,7 +80,7 @@ def _alone(node: Node, place: Place) -> Outcome:
         return outcome
     except BrokenProcessPool:
         place.running(node.folder).unlink(missing_ok=True)
-        return Outcome(node.folder, "failed", KILLED)
+        return failed(node, place, KILLED)
 
 
 def parallel(workers: int, function: Callable[..., Outcome], arguments: Sequence[tuple[Any, ...]]) -> Iterator[Outcome]:

@@ -107,16 +107,17 @@ def run_node(node: Node, place: Place) -> Outcome:
     except Interrupted:
         return Outcome(node.folder, "interrupted")
     except TrainingError as error:
-        return _failed(node, place, str(error))
+        return failed(node, place, str(error))
     except (UsageError, StorageError) as error:
         return Outcome(node.folder, "refused", f"{type(error).__name__}: {error}")
     except Exception:  # a bug, or a user's own code: the rest of the study goes on
-        return _failed(node, place, traceback.format_exc(limit=-6))
+        return failed(node, place, traceback.format_exc(limit=-6))
     finally:
         marker.unlink(missing_ok=True)
 
 
-def _failed(node: Node, place: Place, reason: str) -> Outcome:
+def failed(node: Node, place: Place, reason: str) -> Outcome:
+    """Write down why a node failed; its descendants are not run, the rest goes on."""
     storage.write_json(place.root / node.folder / "failure.json", {"reason": reason, "settings": dict(node.settings)})
     return Outcome(node.folder, "failed", reason)
 
