@@ -1,164 +1,132 @@
-"""What a student learns: functions of (outputs, batch) that return named terms, one number per example.
+"""What a student learns from: an objective turns a student's outputs and a batch into named terms, each (B,).
 
-    objective = hinton(temperature=4.0, alpha=0.1)
-    objective(outputs, batch)  # {"hard": (B,), "soft": (B,)}
-
-A factory's keyword-only arguments are its keys in a plan. The loop averages each term over the whole batch and adds
-them. A row without a label gives 0 as its hard term, a row without a known teacher's answer 0 as its soft term.
+Terms called "hard" are cross-entropies with labels, terms called "soft" imitate the teacher's outputs. A row without
+label has hard terms 0, a row whose teacher's answer is not known has soft terms 0; the loop averages over the whole
+batch all the same. Weights are part of the terms, so the terms are summed as they are.
+`Batch.label_smoothing` applies to hard terms only.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias, final
 
+import torch
 from torch import Tensor
 
 from potstill import losses
-from potstill.errors import ObjectiveError
+from potstill.errors import NotYetError, ObjectiveError
 from potstill.registry import Registry, Spec
-from potstill.types import Batch, ObjectiveFunction, Outputs, TeacherOutputs, Terms
+from potstill.types import Batch, ObjectiveFunction, Outputs, TeacherOutputs
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """An objective with its name and settings. `needs_labels` and `needs_teacher` tell which rows it can learn from."""
+    """An objective with its settings; callable: (outputs, batch) -> named terms, each (B,) float32, weights included.
+
+    `needs_labels`: rows without label teach it less; `needs_teacher`: a batch without teacher is an `ObjectiveError`.
+    """
 
     name: str
-    settings: Mapping[str, Any]
-    terms: ObjectiveFunction = field(repr=False)
+    settings: Mapping[str, Any] = field(hash=False)
+    terms: ObjectiveFunction = field(compare=False, repr=False)
     needs_labels: bool
     needs_teacher: bool
 
-    def __call__(self, outputs: Outputs, batch: Batch) -> Terms:
-        """Named terms, each (B,) float32 (float64 for float64 logits)."""
+    def __call__(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         return self.terms(outputs, batch)
+
+    @property
+    def spec(self) -> dict[str, Any] | list[dict[str, Any]]:
+        """The table, or list of tables, that `build` makes this objective from: name and every setting."""
+        if "objectives" in self.settings:
+            return list(self.settings["objectives"])
+        return {"name": self.name, **self.settings}
+
+
+ObjectiveSpec: TypeAlias = "Spec | Objective | Sequence[Spec | Objective]"
 
 
 def hard_labels() -> Objective:
-    """Cross-entropy with the labels: plain training.
+    """Cross-entropy with the labels: ordinary training, the baseline.
 
-    `{"hard": CE(y, softmax z)}`; a binary task's one logit z counts as (0, z).
+    hard = CE(label, softmax(z)), z the student's logits. It has no dials.
     """
-
-    def terms(outputs: Outputs, batch: Batch) -> Terms:
-        return {"hard": _hard(outputs, batch, 1.0)}
-
-    return Objective("hard_labels", {}, terms, needs_labels=True, needs_teacher=False)
+    return Objective("hard_labels", {}, _hard_labels, needs_labels=True, needs_teacher=False)
 
 
 def soft_labels() -> Objective:
-    """KL(teacher || student) at temperature 1: the teacher's probabilities as labels (paper 1, eq. 14).
+    """Imitation of the teacher's probabilities at temperature 1.
 
-    The gradient is that of the cross-entropy; the value is 0 where the student equals the teacher.
+    soft = KL(p || softmax(z)), p the teacher's probabilities (the mean over an ensemble's members). The paper minimises
+    the cross-entropy -sum p log q; that differs by the entropy of p, which the student cannot change: same gradient,
+    but the KL is 0 where student = teacher. Equal to `hinton(temperature=1, alpha=0)`.
+
+    Reference: paper 1 (Biryukova, knowledge distillation for binary classification), equation 14.
     """
-
-    def terms(outputs: Outputs, batch: Batch) -> Terms:
-        return {"soft": _soft(outputs, batch, 1.0, 1.0)}
-
-    return Objective("soft_labels", {}, terms, needs_labels=False, needs_teacher=True)
+    return Objective("soft_labels", {}, _soft_labels, needs_labels=False, needs_teacher=True)
 
 
 def pseudo_labels() -> Objective:
-    """Cross-entropy with the teacher's answer, its most probable class (paper 1, eq. 13; Lee 2013).
+    """Cross-entropy with the teacher's most probable class, as if it were the label.
 
-    Ties go to the lower class: in a binary task the answer is 1 for p > 0.5, strictly.
+    hard = CE(argmax p, softmax(z)). Ties go to the lower class: in a binary task the label is 1 where p > 0.5,
+    strictly. Labels are not used.
+
+    Reference: paper 1, equation 13; Lee 2013, "Pseudo-label".
     """
-
-    def terms(outputs: Outputs, batch: Batch) -> Terms:
-        teacher = _teacher(batch)
-        answers = teacher.probs(1.0).argmax(1)
-        logits = losses.class_logits(outputs.logits)
-        where = _some(teacher.known)
-        return {"hard": losses.cross_entropy(logits, answers, label_smoothing=batch.label_smoothing, where=where)}
-
-    return Objective("pseudo_labels", {}, terms, needs_labels=False, needs_teacher=True)
+    return Objective("pseudo_labels", {}, _pseudo_labels, needs_labels=False, needs_teacher=True)
 
 
 def hinton(*, temperature: float = 4.0, alpha: float = 0.1) -> Objective:
-    """alpha CE(y, student) + (1 - alpha) T^2 KL(teacher || student) at temperature T (Hinton, Vinyals and Dean 2015).
+    """Hard labels and the teacher's softened probabilities.
 
-    `alpha` in [0, 1] weighs the HARD term (the opposite of `lam` in probabilistic distillation). alpha = 0: the labels
-    are not used; with T = 1 that is `soft_labels`. alpha = 1: `hard_labels`. T -> infinity: the soft term tends to half
-    the variance over classes of the difference of logits (`logit_mse` of centred logits, over 2). An ensemble's
-    probabilities are softened member by member, then averaged (paper 3).
+    hard = alpha CE(label, softmax(z)),  soft = (1 - alpha) T^2 KL(p_T || softmax(z / T)), p_T the teacher's
+    probabilities at temperature T (for an ensemble the mean of its members' softened probabilities).
+
+    `alpha` weights the HARD term (lambda of the probabilistic objective weights the teacher's). alpha = 0: imitation
+    only, labels are not used; alpha = 1: `hard_labels`. `temperature`, in units of logits, > 0: T = 1 leaves the
+    probabilities as they are; T -> infinity: soft -> (1 - alpha)/2 times the mean over classes of the squared
+    difference of centred logits; T -> 0: soft/T -> (1 - alpha) times how far the student's logit of the teacher's first
+    class lies below the student's largest. In float32 the value of soft is exact to about 1e-7 T^2.
+
+    Reference: Hinton, Vinyals, Dean 2015, "Distilling the knowledge in a neural network", section 2.
     """
-    _check_alpha("hinton", alpha)
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise ObjectiveError(f"hinton: temperature is {temperature}; wanted is a finite number above 0.")
-    scale = (1.0 - alpha) * temperature**2
-
-    def terms(outputs: Outputs, batch: Batch) -> Terms:
-        found = {}
-        if alpha > 0:
-            found["hard"] = _hard(outputs, batch, alpha)
-        if alpha < 1:
-            found["soft"] = _soft(outputs, batch, temperature, scale)
-        return found
-
-    settings = {"temperature": temperature, "alpha": alpha}
-    return Objective("hinton", settings, terms, needs_labels=alpha > 0, needs_teacher=alpha < 1)
+    temperature = _positive("temperature", "hinton", temperature)
+    alpha = _fraction("alpha", "hinton", alpha)
+    return Objective(
+        "hinton",
+        {"temperature": temperature, "alpha": alpha},
+        partial(_hinton, temperature=temperature, alpha=alpha),
+        needs_labels=alpha > 0,
+        needs_teacher=alpha < 1,
+    )
 
 
 def logit_mse(*, alpha: float = 0.0) -> Objective:
-    """alpha CE(y, student) + (1 - alpha) mean_k (z_k - v_k)^2, v the teacher's (mean) logits (Ba and Caruana 2014).
+    """Regression on the teacher's logits.
 
-    `alpha` in [0, 1] weighs the HARD term. Not invariant to a constant added to a row of logits.
+    hard = alpha CE(label, softmax(z)),  soft = (1 - alpha) mean_k (z[k] - v[k])^2, v the teacher's logits (the mean of
+    an ensemble's members' logits). The paper sums over the K outputs and halves: K/2 times ours. A constant added to
+    all logits of a row changes it, unlike every other objective here.
+
+    `alpha` weights the HARD term. alpha = 0: logits only; alpha = 1: `hard_labels`.
+
+    Reference: Ba and Caruana 2014, "Do deep nets really need to be deep?", equation 1.
     """
-    _check_alpha("logit_mse", alpha)
-
-    def terms(outputs: Outputs, batch: Batch) -> Terms:
-        found = {}
-        if alpha > 0:
-            found["hard"] = _hard(outputs, batch, alpha)
-        if alpha < 1:
-            teacher = _teacher(batch)
-            found["soft"] = losses.squared_error(
-                outputs.logits, teacher.logits(), weight=1.0 - alpha, where=_some(teacher.known)
-            )
-        return found
-
-    return Objective("logit_mse", {"alpha": alpha}, terms, needs_labels=alpha > 0, needs_teacher=alpha < 1)
-
-
-def _hard(outputs: Outputs, batch: Batch, weight: float) -> Tensor:
-    return losses.cross_entropy(
-        losses.class_logits(outputs.logits),
-        batch.labels,
-        label_smoothing=batch.label_smoothing,
-        weight=weight,
-        where=_some(batch.labelled),
+    alpha = _fraction("alpha", "logit_mse", alpha)
+    return Objective(
+        "logit_mse",
+        {"alpha": alpha},
+        partial(_logit_mse, alpha=alpha),
+        needs_labels=alpha > 0,
+        needs_teacher=alpha < 1,
     )
-
-
-def _soft(outputs: Outputs, batch: Batch, temperature: float, weight: float) -> Tensor:
-    teacher = _teacher(batch)
-    return losses.kl(
-        losses.class_logits(outputs.logits),
-        teacher.probs(temperature),
-        teacher.neg_entropy(temperature),
-        temperature=temperature,
-        weight=weight,
-        where=_some(teacher.known),
-    )
-
-
-def _teacher(batch: Batch) -> TeacherOutputs:
-    if batch.teacher is None:
-        raise ObjectiveError("This objective learns from a teacher, but the batch carries no teacher's answers.")
-    return batch.teacher
-
-
-def _some(mask: Tensor) -> Tensor | None:
-    """The mask, or None where it hides nothing: the common case, and the faster one."""
-    return None if bool(mask.all()) else mask
-
-
-def _check_alpha(name: str, alpha: float) -> None:
-    if not 0 <= alpha <= 1:
-        raise ObjectiveError(f"{name}: alpha is {alpha}; wanted is a number from 0 (teacher only) to 1 (labels only).")
 
 
 REGISTRY = Registry(
@@ -173,37 +141,155 @@ REGISTRY = Registry(
     ObjectiveError,
 )
 
-NOT_YET = dict.fromkeys(
-    (
-        "attention_transfer", "dist", "dkd", "gaussian", "generalised", "hints", "probabilistic",
-        "probabilistic_regression", "relational", "similarity_preserving", "squared_error",
-    ),
-    "is not built yet",
-)  # fmt: skip
+NOT_YET: Mapping[str, str] = {
+    "attention_transfer": "attention maps of hidden features (Zagoruyko and Komodakis 2017)",
+    "dist": "correlations between and within classes (Huang et al. 2022)",
+    "dkd": "decoupled knowledge distillation (Zhao et al. 2022)",
+    "gaussian": "a teacher that answers with a mean and a variance",
+    "generalised": "privileged information (Lopez-Paz et al. 2016)",
+    "hints": "hidden features through a regressor (Romero et al. 2015)",
+    "probabilistic": "the teacher's answers in a probabilistic model, for classification",
+    "probabilistic_regression": "the teacher's answers in a probabilistic model, for regression",
+    "relational": "distances and angles between examples (Park et al. 2019)",
+    "similarity_preserving": "similarities between examples (Tung and Mori 2019)",
+    "squared_error": "regression on values",
+}
 
 
-def build(spec: Spec | Sequence[Spec]) -> Objective:
-    """An objective from a specification; several are summed, their terms named after them where names clash."""
-    if isinstance(spec, (str, Mapping)):
-        found: Objective = REGISTRY.call(spec)
-        return found
-    parts = [build(one) for one in spec]
-    if len(parts) == 1:
-        return parts[0]
+def build(spec: ObjectiveSpec) -> Objective:
+    """An objective from a specification, or the sum of those in a list.
+
+    A specification is a name, a table with "name" and settings, or an `Objective`. Terms of a sum keep their
+    names; names that clash are prefixed with the objective's ("hinton.hard"), numbered where one occurs twice.
+    Raises `ObjectiveError`, and `NotYetError` for what is planned but not built.
+    """
+    if isinstance(spec, Objective):
+        return spec
+    if isinstance(spec, str | Mapping):
+        return _one(spec)
+    parts = [build(part) for part in spec]
     if not parts:
-        raise ObjectiveError("An empty list of objectives was given; wanted is at least one.")
+        raise ObjectiveError("The list of objectives is empty; it needs at least one, such as hard_labels.")
+    return parts[0] if len(parts) == 1 else _sum(parts)
 
-    def terms(outputs: Outputs, batch: Batch) -> Terms:
-        found: Terms = {}
-        for i, part in enumerate(parts):
-            for name, term in part(outputs, batch).items():
-                found[name if name not in found else f"{part.name}{i}_{name}"] = term
-        return found
 
+def _one(spec: Spec) -> Objective:
+    name = spec.partition(":")[0] if isinstance(spec, str) else spec.get("name")
+    if isinstance(name, str) and name in NOT_YET:
+        raise NotYetError(f'The objective "{name}" ({NOT_YET[name]}) is not built yet. Built: {", ".join(REGISTRY)}.')
+    objective: Objective = REGISTRY.call(spec)
+    return objective
+
+
+def _sum(parts: list[Objective]) -> Objective:
+    count = Counter(part.name for part in parts)
+    seen: Counter[str] = Counter()
+    named = []
+    specs: list[dict[str, Any]] = []
+    for part in parts:
+        seen[part.name] += 1
+        named.append((part.name if count[part.name] == 1 else f"{part.name}{seen[part.name]}", part))
+        specs += part.spec if isinstance(part.spec, list) else [part.spec]
     return Objective(
-        " + ".join(part.name for part in parts),
-        {f"{i}_{part.name}": dict(part.settings) for i, part in enumerate(parts)},
-        terms,
+        "+".join(part.name for part in parts),
+        {"objectives": tuple(specs)},
+        partial(_summed, parts=tuple(named)),
         needs_labels=any(part.needs_labels for part in parts),
         needs_teacher=any(part.needs_teacher for part in parts),
     )
+
+
+def _summed(outputs: Outputs, batch: Batch, *, parts: tuple[tuple[str, Objective], ...]) -> dict[str, Tensor]:
+    terms = [(prefix, name, term) for prefix, part in parts for name, term in part(outputs, batch).items()]
+    count = Counter(name for _, name, _ in terms)
+    return {name if count[name] == 1 else f"{prefix}.{name}": term for prefix, name, term in terms}
+
+
+def _hard_labels(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+    return {"hard": _hard(losses.class_logits(outputs.logits), batch, 1.0)}
+
+
+def _soft_labels(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+    return {"soft": _soft(losses.class_logits(outputs.logits), batch, "soft_labels", 1.0, 1.0)}
+
+
+def _pseudo_labels(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+    teacher = _teacher(batch, "pseudo_labels")
+    logits = losses.class_logits(outputs.logits)
+    probs = teacher.probs(1.0)
+    term = losses.cross_entropy(
+        logits,
+        probs.argmax(1),  # the first of several maxima
+        label_smoothing=batch.label_smoothing,
+        where=_unless_all(teacher.known),
+    )
+    return {"hard": term}
+
+
+def _hinton(outputs: Outputs, batch: Batch, *, temperature: float, alpha: float) -> dict[str, Tensor]:
+    logits = losses.class_logits(outputs.logits)
+    terms = {}
+    if alpha > 0:
+        terms["hard"] = _hard(logits, batch, alpha)
+    if alpha < 1:
+        terms["soft"] = _soft(logits, batch, "hinton", temperature, (1 - alpha) * temperature**2)
+    return terms
+
+
+def _logit_mse(outputs: Outputs, batch: Batch, *, alpha: float) -> dict[str, Tensor]:
+    terms = {}
+    if alpha > 0:
+        terms["hard"] = _hard(losses.class_logits(outputs.logits), batch, alpha)
+    if alpha < 1:
+        teacher = _teacher(batch, "logit_mse")
+        where = _unless_all(teacher.known)
+        terms["soft"] = losses.squared_error(outputs.logits, teacher.logits(), weight=1 - alpha, where=where)
+    return terms
+
+
+def _hard(logits: Tensor, batch: Batch, weight: float) -> Tensor:
+    return losses.cross_entropy(
+        logits,
+        batch.labels,
+        label_smoothing=batch.label_smoothing,
+        weight=weight,
+        where=_unless_all(batch.labelled),
+    )
+
+
+def _soft(logits: Tensor, batch: Batch, name: str, temperature: float, weight: float) -> Tensor:
+    teacher = _teacher(batch, name)
+    return losses.kl(
+        logits,
+        teacher.probs(temperature),
+        teacher.neg_entropy(temperature),
+        temperature=temperature,
+        weight=weight,
+        where=_unless_all(teacher.known),
+    )
+
+
+def _teacher(batch: Batch, name: str) -> TeacherOutputs:
+    if batch.teacher is None:
+        raise ObjectiveError(
+            f'The objective "{name}" learns from a teacher; the batch carries no teacher\'s answers. '
+            'Give the model a teacher, or the objective "hard_labels".'
+        )
+    return batch.teacher
+
+
+def _unless_all(mask: Tensor) -> Tensor | None:
+    # On an accelerator asking would make the host wait for the device, which costs more than a mask that hides nothing.
+    return None if not mask.is_cuda and bool(torch.all(mask)) else mask
+
+
+def _positive(word: str, name: str, value: float) -> float:
+    if not (value > 0 and math.isfinite(value)):
+        raise ObjectiveError(f'{word} of "{name}" must be a finite number > 0; found {value!r}.')
+    return float(value)
+
+
+def _fraction(word: str, name: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise ObjectiveError(f'{word} of "{name}" must lie in [0, 1]; found {value!r}.')
+    return float(value)

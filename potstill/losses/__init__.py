@@ -3,7 +3,6 @@
 from potstill.losses.classification import (
     class_logits,
     cross_entropy,
-    full_precision,
     kl,
     log_softmax,
     soft_cross_entropy,
@@ -13,7 +12,6 @@ from potstill.losses.classification import (
 __all__ = [
     "class_logits",
     "cross_entropy",
-    "full_precision",
     "kl",
     "log_softmax",
     "soft_cross_entropy",
