@@ -95,8 +95,7 @@ def contents(
         def decode() -> Part:
             return _part(loaders, slots, part, where)
 
-        keys = [slots.get((part, "inputs")), slots.get((part, "labels")), slots.get(("unlabelled", "inputs"))]
-        recipe = {"kind": "arrays", "part": part, "keys": keys, "sha256": digest}
+        recipe = {"kind": "arrays", "part": part, "sha256": digest}
         place = f"{where}[{slots[part, 'inputs']}]"
         return (lambda: cache.cached(recipe, place, decode)) if digest else decode
 
