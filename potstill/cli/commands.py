@@ -182,7 +182,10 @@ def record(
         int, typer.Option("--views", min=0, metavar="V", help="Views 1 to V by --augment, beside the plain examples.")
     ] = 0,
     augment: Annotated[
-        list[str] | None, typer.Option("--augment", metavar="NAME", help="flip, shift, ... May be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--augment", metavar="NAME", help="flip, or a table: { name = 'shift', fraction = 0.1 }. Repeatable."
+        ),
     ] = None,
     top_k: Annotated[
         int | None, typer.Option("--top-k", min=1, metavar="K", help="Keep the K largest classes and the rest's mass.")

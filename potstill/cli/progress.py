@@ -25,7 +25,8 @@ from potstill.cli.text import duration
 
 _TICK = 0.5
 _LINE_SECONDS = 3.0  # at least so long between two plain lines
-_SILENT_SECONDS = 15.0  # and at most, while something runs
+_LINE_SHARE = 0.03  # and this share of the time so far: a run of hours does not fill the log
+_SILENT_SECONDS = 15.0  # at most, while something runs
 _TROUBLE = ("failed", "stop")
 
 
@@ -87,14 +88,14 @@ class Progress:
         console = console or Console(stderr=True)
         bar = console.is_terminal and not console.is_dumb_terminal
         self._view: View = Bar(console) if bar else Lines(console)
-        self._events: deque[Event] = deque()
+        self._events: deque[tuple[float, Event]] = deque()
         self._meter = Meter()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def __call__(self, event: Event) -> None:
         """Leave an event here."""
-        self._events.append(event)
+        self._events.append((time.monotonic(), event))
 
     def __enter__(self) -> Progress:
         self._thread.start()
@@ -114,7 +115,7 @@ class Progress:
 
     def _draw(self, *, last: bool = False) -> None:
         while self._events:
-            self._meter.take(self._events.popleft())
+            self._meter.take(*self._events.popleft())
         self._view.draw(self._meter.read({} if last else self._running()), last=last)
 
     def _running(self) -> dict[str, float]:
@@ -137,16 +138,16 @@ class Meter:
     def __init__(self) -> None:
         self.began = time.monotonic()
         self.quiet = False
-        self._stage = "starting"
+        self._stage = ""
         self._ready, self._todo = 0, 0
         self._first = self._done = self._total = 0.0
         self._work: Mapping[str, float] = {}
         self._trouble: list[str] = []
 
-    def take(self, event: Event) -> None:
+    def take(self, when: float, event: Event) -> None:
         """Count one event."""
         if event.kind == "begin":
-            self.began = time.monotonic()
+            self.began = when
             self._first = self._done = event.done
             self._work = event.work
             self._stage = event.text
@@ -208,7 +209,7 @@ class Bar:
             self._bar.console.print(text, markup=False, highlight=False)
         self._bar.update(
             self._task,
-            description=now.stage,
+            description=now.stage or "starting",
             completed=now.share,
             times=now.times,
             running=", ".join(now.running),
@@ -231,8 +232,9 @@ class Lines:
         for text in now.trouble:
             self._write(text)
         silent = time.monotonic() - self._when
-        news = now.stage != self._said
-        if (news and (last or silent >= _LINE_SECONDS)) or (now.running and silent >= _SILENT_SECONDS):
+        wait = max(_LINE_SECONDS, _LINE_SHARE * now.elapsed)
+        news = now.stage not in ("", self._said)
+        if (news and (last or silent >= wait)) or (now.running and silent >= max(_SILENT_SECONDS, wait)):
             self._said, self._when = now.stage, time.monotonic()
             running = f"; running {', '.join(now.running)}" if now.running else ""
             self._write(f"{now.share:4.0%}  {now.times}: {now.stage}{running}")

@@ -39,13 +39,13 @@ def duration(seconds: float) -> str:
     >>> duration(0.04), duration(34.2), duration(95), duration(4000), duration(200000)
     ('0.04 s', '34 s', '1 min 35 s', '1 h 7 min', '2 d 8 h')
     """
-    if seconds < 10:
+    if seconds < 9.5:
         return f"{seconds:.1g} s"
-    whole = round(seconds)
     for size, name, small, short in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            return f"{whole // size} {name} {whole % size // small} {short}"
-    return f"{whole} s"
+        whole = round(seconds / small)
+        if whole * small >= size:
+            return f"{whole * small // size} {name} {whole % (size // small)} {short}"
+    return f"{round(seconds)} s"
 
 
 def size(count: float) -> str:

@@ -84,12 +84,13 @@ def _node_seconds(node: Node, tree: Tree, speeds: Mapping[str, Speed], rows: Map
     if node.kind == "train":
         return _NODE_SECONDS + speed.steps * speed.step + speed.epochs * rows["validation"] * speed.row
     asked = rows["train"] * len(node.settings["views"]) + rows["validation"]
-    return _NODE_SECONDS + asked * tree.families[node.family].settings["members"] * speed.row
+    members: int = tree.families[node.family].settings["members"]
+    return _NODE_SECONDS + asked * members * speed.row
 
 
 def _evaluation_seconds(family: Family, speed: Speed, rows: Mapping[str, int]) -> float:
     """Predictions of all units on validation and test data."""
-    members = family.settings["members"]
+    members: int = family.settings["members"]
     return len(set(family.units.values())) * (
         0.5 * _NODE_SECONDS + (rows["validation"] + rows["test"]) * members * speed.row
     )
