@@ -686,9 +686,9 @@ def test_comparisons(models: dict[str, Any], verdict: dict[str, Any], expected: 
                 "training.label_smoothing 0.1 against 0.0",
             ],
         ),
-        ({"known": 0.5}, {}, {}, ["rows known to the teacher (0.5) against all"]),
+        ({"known": 0.5}, {}, {}, ["training rows those known to the teacher (0.5) against all"]),
         ({"known": "labelled"}, {}, {}, []),
-        ({"known": "labelled"}, {}, {"labelled": 50}, ["rows labelled against all"]),
+        ({"known": "labelled"}, {}, {"labelled": 50}, ["training rows the labelled ones against all"]),
         (
             {"weights": "w", "training": {"epochs": 0}},
             {},
@@ -714,7 +714,7 @@ def test_differences_name_all_settings_but_the_method(
 def test_unlabelled_rows_are_a_difference_between_a_student_and_plain_training() -> None:
     plan = Plan.load("demo")
     assert differences(plan, "from-teacher-same-examples", "alone") == []
-    assert differences(plan, "from-teacher", "alone") == ["rows all against labelled"]
+    assert differences(plan, "from-teacher", "alone") == ["training rows all against the labelled ones"]
 
 
 # ---------------------------------------------------------------- shipped plans, round trips

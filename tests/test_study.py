@@ -160,7 +160,7 @@ def test_students_and_baseline_share_everything_but_the_method(done: tuple[Path,
     ]
     different = {key for key in settings[0] if settings[0][key] != settings[1][key]}
     assert different == {"objective", "teacher", "answers"}
-    assert results_differ(done[1]) == ["rows all against labelled"]
+    assert results_differ(done[1]) == ["training rows all against the labelled ones"]
 
 
 def results_differ(results: Results) -> list[str]:

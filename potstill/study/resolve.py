@@ -144,7 +144,7 @@ def differences(plan: Tables, a: str, b: str) -> list[str]:
         "members": (first.members, second.members),
         "generations": (first.generations, second.generations),
         "starting weights": (first.weights, second.weights),
-        "rows": (_rows(plan, first), _rows(plan, second)),
+        "training rows": (_rows(plan, first), _rows(plan, second)),
         "trained": tuple("once for all seeds" if m.shared else "once per seed" for m in (first, second)),  # type: ignore[dict-item]
     }
     if first.used_as_is != second.used_as_is:
@@ -183,12 +183,12 @@ def _network(model: Model) -> str | None:
 
 def _rows(plan: Tables, model: ModelPlan) -> str:
     if not model.teachers:
-        return "labelled" if plan.data.labelled is not None else "all"
+        return "the labelled ones" if plan.data.labelled is not None else "all"
     if model.known is None:
         return "all"
     if model.known == "labelled":
-        return "labelled" if plan.data.labelled is not None else "all"
-    return f"known to the teacher ({model.known})"
+        return "the labelled ones" if plan.data.labelled is not None else "all"
+    return f"those known to the teacher ({model.known})"
 
 
 def _steps(training: TrainingPlan) -> str:

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from potstill import storage
 from potstill.study.results import Cost, ModelResult
 
 
 def network(table: Mapping[str, Any] | None) -> str:
-    """A network's table as text.
+    """A network's table as text, without the settings that are left at their defaults.
 
     >>> network({"name": "mlp", "hidden": [100, 50], "dropout": 0.0})
     'mlp:100-50'
     """
     if table is None:
         return "recorded outputs"
-    return _call(table, drop_zeros=True)
+    from potstill.networks import REGISTRY
+
+    defaults = {key: storage.plain(default) for key, (_, default) in REGISTRY.parameters(table["name"]).items()}
+    first = next(iter(defaults), None)
+    return _call({k: v for k, v in table.items() if k == first or k not in defaults or v != defaults[k]})
 
 
 def objective(tables: Sequence[Mapping[str, Any]] | None) -> str:
