@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from potstill import storage
-from potstill.errors import NetworkError, unknown
+from potstill.errors import NetworkError, NotYetError, unknown
 from potstill.networks.cnn import keras_cnn, lenet, small_cnn
 from potstill.networks.mlp import linear, mlp
 from potstill.registry import Registry, Spec
@@ -24,8 +25,17 @@ REGISTRY = Registry(
     NetworkError,
 )
 
-_LATER = ("alexnet", "bilstm", "densenet", "fractalnet", "inception_cnn", "polynet", "resnet18", "resnet34", "resnet50")
-NOT_YET = dict.fromkeys(_LATER, "is not built yet")
+NOT_YET: Mapping[str, str] = {
+    "alexnet": "Krizhevsky, Sutskever and Hinton 2012",
+    "bilstm": "a recurrent network over tokens",
+    "densenet": "Huang et al. 2017",
+    "fractalnet": "Larsson et al. 2017",
+    "inception_cnn": "the Keras example with an Inception module (Szegedy et al. 2015)",
+    "polynet": "Zhang et al. 2017",
+    "resnet18": "He et al. 2016",
+    "resnet34": "He et al. 2016",
+    "resnet50": "He et al. 2016",
+}
 
 
 def names() -> list[str]:
@@ -37,12 +47,34 @@ def build(spec: Spec | Builder, shape: tuple[int, ...], outputs: int) -> nn.Modu
     """A network for examples of `shape` that answers (B, outputs) logits; torch's default initial weights.
 
     `spec` is a name, a table, or a function (shape, outputs) -> nn.Module. The named children of our networks are their
-    hidden features. Raises `NetworkError` for an unknown name or key, or a shape that does not fit.
+    hidden features. Raises `NetworkError` for an unknown name or key, a shape that does not fit, or a function whose
+    network answers another shape; `NotYetError` for what is planned but not built.
     """
+    shape = tuple(shape)
+    if not shape or min(shape) < 1 or outputs < 1:
+        raise NetworkError(
+            f"A network needs examples and answers of at least one number; found examples of shape {shape} "
+            f"and {outputs} outputs."
+        )
     if callable(spec):
-        return spec(tuple(shape), outputs)
-    module: nn.Module = REGISTRY.call(spec, tuple(shape), outputs)
+        return _checked(spec(shape, outputs), label(spec), shape, outputs)
+    name = spec.partition(":")[0] if isinstance(spec, str) else spec.get("name")
+    if isinstance(name, str) and name in NOT_YET:
+        raise NotYetError(f'The network "{name}" ({NOT_YET[name]}) is not built yet. Built: {", ".join(names())}.')
+    module: nn.Module = REGISTRY.call(spec, shape, outputs)
     return module
+
+
+def _checked(network: object, name: str, shape: tuple[int, ...], outputs: int) -> nn.Module:
+    """A user's network, asked once: what it answers decides about every loss."""
+    if not isinstance(network, nn.Module):
+        raise NetworkError(f"{name} returned {type(network).__name__}; wanted is an nn.Module.")
+    with _evaluating(network), torch.no_grad():
+        answer = network(_zeros(network, 2, shape))
+    found = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+    if found != (2, outputs):
+        raise NetworkError(f"{name} answers {found} to inputs {(2, *shape)}; wanted are logits {(2, outputs)}.")
+    return network
 
 
 def label(spec: Spec | Builder) -> str:
@@ -58,40 +90,69 @@ def seeded(
     """`build` with initial weights keyed by (seed, network, member, generation); torch's generator stays as it is."""
     text = label(spec) if callable(spec) else storage.canonical(storage.plain(REGISTRY.full(spec)))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(key("weights", seed, text, member, generation))
+        # Not torch.manual_seed: that seeds the generators of accelerators too, and nothing would restore them.
+        torch.default_generator.manual_seed(key("weights", seed, text, member, generation))
         return build(spec, shape, outputs)
 
 
 def forward(network: nn.Module, inputs: Tensor, features: Sequence[str] = ()) -> Outputs:
-    """Logits, and the outputs of the named children in `features`. Raises `NetworkError` for an unknown child."""
+    """Logits, and the outputs of the named children in `features`, in that order.
+
+    Only an `nn.Sequential` can be asked for features: its children run one after the other. Raises `NetworkError` for
+    another network, or an unknown child.
+    """
     if not features:
         return Outputs(network(inputs))
-    children = dict(network.named_children())
+    if type(network) is not nn.Sequential:
+        raise NetworkError(
+            f"Hidden features need a network that is an nn.Sequential of named children; this is a "
+            f"{type(network).__name__}. Return nn.Sequential(OrderedDict(...)) from the function that builds it."
+        )
+    # A module may occur under two names; `named_children` would skip the second.
+    children = {name: child for name, child in network.named_modules(remove_duplicate=False) if _is_child(name)}
     for name in features:
         if name not in children:
             raise NetworkError(unknown("feature", name, children))
-    if not isinstance(network, nn.Sequential):
-        raise NetworkError("Hidden features need a network that is an nn.Sequential of named children.")
-    kept: dict[str, Tensor] = {}
+    found: dict[str, Tensor] = {}
     answer = inputs
     for name, child in children.items():
-        answer = child(answer)
-        if name in features:
-            kept[name] = answer
-    return Outputs(answer, kept)
+        answer = found[name] = child(answer)
+    return Outputs(answer, {name: found[name] for name in features})
+
+
+def _is_child(name: str) -> bool:
+    return bool(name) and "." not in name
 
 
 def cost(network: nn.Module, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Parameters, multiply-adds for one example (products only; no activations), and bytes of the weights."""
+    """Parameters; multiply-adds for one example of `shape`, in evaluation mode; bytes of parameters and buffers.
+
+    Multiply-adds are those of matrix products and convolutions (half of torch's count of operations); biases,
+    activations and pooling are left out, as is customary.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
-    training = network.training
-    network.eval()
-    parameter = next(network.parameters(), None)
-    inputs = torch.zeros(1, *shape, device=None if parameter is None else parameter.device)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(inputs)
-    network.train(training)
+    with _evaluating(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(_zeros(network, 1, shape))
     tensors = [*network.parameters(), *network.buffers()]
-    parameters = sum(p.numel() for p in network.parameters())
+    parameters = sum(parameter.numel() for parameter in network.parameters())
     return parameters, counter.get_total_flops() // 2, sum(t.numel() * t.element_size() for t in tensors)
+
+
+def _zeros(network: nn.Module, rows: int, shape: tuple[int, ...]) -> Tensor:
+    parameter = next(network.parameters(), None)
+    if parameter is None:
+        return torch.zeros(rows, *shape)
+    return torch.zeros(rows, *shape, device=parameter.device, dtype=parameter.dtype)
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every part is in its own mode again (some may be frozen on purpose)."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -14,11 +14,14 @@ def lenet(shape: tuple[int, ...], outputs: int) -> nn.Sequential:
     """LeNet-5 (LeCun, Bottou, Bengio and Haffner 1998): 61,706 parameters for 1x28x28 and 10 classes.
 
     Unlike 1998: ReLU for tanh, max pooling without weights, every channel of the second convolution sees all of the
-    first, and a linear layer for the radial basis functions. Pictures of 28 px are padded by 2, as then.
+    first, and a linear layer for the radial basis functions. As in 1998, pictures of 28 px are padded by 2 to 32;
+    pictures of less than 12 px are padded to 16, the smallest that both convolutions and poolings leave a pixel of.
     """
-    channels, height, width = _picture("lenet", shape, least=12)
-    padding = 2 if min(height, width) <= 28 else 0
-    rows, columns = (_halved(_halved(size + 2 * padding - 4) - 4) for size in (height, width))
+    channels, height, width = _picture("lenet", shape, least=1)
+    padding = (_lenet_padding(height), _lenet_padding(width))
+    rows, columns = (
+        _halved(_halved(size + 2 * pad - 4) - 4) for size, pad in zip((height, width), padding, strict=True)
+    )
     return nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(channels, 6, 5, padding=padding),
@@ -89,13 +92,20 @@ def small_cnn(
     return nn.Sequential(layers)
 
 
+def _lenet_padding(size: int) -> int:
+    return max(2, (17 - size) // 2) if size <= 28 else 0
+
+
 def _halved(size: int) -> int:
     return size // 2
 
 
 def _picture(name: str, shape: tuple[int, ...], *, least: int) -> tuple[int, int, int]:
     if len(shape) != 3:
-        raise NetworkError(f"{name} takes pictures (channels, height, width); this data has examples of shape {shape}.")
+        hint = f" Reshape them to (1, {shape[0]}, {shape[1]})." if len(shape) == 2 else ' For rows take "mlp".'
+        raise NetworkError(
+            f"{name} takes pictures (channels, height, width); this data has examples of shape {shape}.{hint}"
+        )
     if min(shape[1:]) < least:
         raise NetworkError(
             f"{name} needs pictures of at least {least} x {least}; this data has {shape[1]} x {shape[2]}."

@@ -1,0 +1,294 @@
+"""Networks: sizes against closed forms and the literature, weights by key, hidden features, what is refused."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from potstill import networks
+from potstill.errors import NetworkError, NotYetError, PotstillError
+from potstill.registry import Spec
+
+Shape = tuple[int, ...]
+SHAPES: tuple[Shape, ...] = ((64,), (1, 8, 8), (1, 28, 28), (3, 64, 64), (2, 9, 15))
+
+
+def dense(*widths: int) -> int:
+    """Weights and biases of fully connected layers."""
+    return sum((a + 1) * b for a, b in pairwise(widths))
+
+
+def conv(inputs: int, outputs: int, size: int) -> int:
+    return (inputs * size * size + 1) * outputs
+
+
+# Specification, shape, outputs, parameters, multiply-adds by hand.
+SIZES: dict[str, tuple[Spec, Shape, int, int, int]] = {
+    "softmax regression": ("linear", (64,), 10, 650, 640),
+    "binary, one logit": ("linear", (3, 2, 2), 1, 13, 12),
+    "paper 3, small": ("mlp:100", (1, 28, 28), 10, 79_510, 784 * 100 + 1000),
+    "paper 3, large": ("mlp:500-400-300-200-100", (784,), 10, dense(784, 500, 400, 300, 200, 100, 10), 793_000),
+    "the demo's student": ("mlp:16", (1, 8, 8), 10, 1_210, 64 * 16 + 160),
+    "LeNet-5": ("lenet", (1, 28, 28), 10, 61_706, 28**2 * 150 + 100 * 2400 + 400 * 120 + 120 * 84 + 840),
+    "LeNet-5, 32 px": ("lenet", (1, 32, 32), 10, 61_706, 28**2 * 150 + 100 * 2400 + 400 * 120 + 120 * 84 + 840),
+    "LeNet-5, digits": ("lenet", (1, 8, 8), 10, 156 + 2416 + dense(16, 120, 84, 10), 144 * 150 + 4 * 2400 + 12_840),
+    "Keras' example": (
+        *("keras_cnn", (1, 28, 28), 10, 1_199_882),
+        26**2 * 9 * 32 + 24**2 * 288 * 64 + 9216 * 128 + 1280,
+    ),
+    "the demo's teacher": ("small_cnn", (1, 8, 8), 10, 151_306, 64 * (288 + 288 * 64) + 1024 * 128 + 1280),
+    "three convolutions": (
+        {"name": "small_cnn", "channels": [4, 8, 16], "dense": 20},
+        *((3, 9, 15), 2),
+        conv(3, 4, 3) + conv(4, 8, 3) + conv(8, 16, 3) + dense(16 * 4 * 7, 20, 2),
+        9 * 15 * 9 * (3 * 4 + 4 * 8 + 8 * 16) + 16 * 28 * 20 + 40,
+    ),
+}
+
+
+PICTURES = {"lenet", "keras_cnn", "small_cnn"}  # these take no rows
+PAIRS = [(name, shape) for name in networks.names() for shape in SHAPES if len(shape) == 3 or name not in PICTURES]
+every_network = pytest.mark.parametrize("name", networks.names())
+every_pair = pytest.mark.parametrize(("name", "shape"), PAIRS, ids=str)
+
+
+def built(name: str, shape: Shape, outputs: int = 3) -> nn.Module:
+    return networks.seeded(name, shape, outputs, seed=0)
+
+
+@pytest.mark.parametrize(("spec", "shape", "outputs", "parameters", "products"), SIZES.values(), ids=SIZES)
+def test_sizes(spec: Spec, shape: Shape, outputs: int, parameters: int, products: int) -> None:
+    network = networks.build(spec, shape, outputs)
+    assert networks.cost(network, shape) == (parameters, products, 4 * parameters)
+    assert sum(p.numel() for p in network.parameters()) == parameters
+
+
+def test_every_network_has_a_size() -> None:
+    named = {spec.partition(":")[0] if isinstance(spec, str) else spec["name"] for spec, *_ in SIZES.values()}
+    assert named == set(networks.names())
+
+
+@every_pair
+def test_answers_logits_and_learns_everywhere(name: str, shape: Shape) -> None:
+    network = built(name, shape)
+    inputs = torch.rand(5, *shape, generator=torch.Generator().manual_seed(0))
+    answer = network(inputs)
+    assert answer.shape == (5, 3)
+    assert answer.dtype == torch.float32
+    (answer.square().sum()).backward()
+    for key, parameter in network.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.abs().sum() > 0, key
+        assert parameter.grad.isfinite().all(), key
+
+
+@every_network
+def test_answers_are_logits_of_either_sign(name: str) -> None:
+    network = built(name, (1, 28, 28), 10).eval()
+    answer = network(torch.rand(64, 1, 28, 28, generator=torch.Generator().manual_seed(1)))
+    assert answer.min() < 0 < answer.max()
+
+
+@every_network
+def test_children_have_readable_names_and_are_the_features(name: str) -> None:
+    network = built(name, (1, 28, 28)).eval()
+    assert type(network) is nn.Sequential
+    children = [child for child, _ in network.named_children()]
+    assert children[-1] == "head"
+    assert not any(child.isdigit() for child in children)
+    inputs = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(2))
+    found = networks.forward(network, inputs, children)
+    assert list(found.features) == children
+    step = inputs
+    for child in children:
+        step = network.get_submodule(child)(step)
+        assert torch.equal(found.features[child], step)
+    assert torch.equal(found.logits, network(inputs))
+
+
+@every_network
+def test_features_change_no_bit_in_training(name: str) -> None:
+    """The same dropout, the same logits, the same gradients with and without features."""
+    network = built(name, (1, 28, 28)).train()
+    inputs = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(3))
+    children = [child for child, _ in network.named_children()]
+    found = []
+    for features in ((), children[1:3]):
+        network.zero_grad()
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(5)
+            logits = networks.forward(network, inputs, features).logits
+        logits.sum().backward()
+        found.append([logits.detach(), *(p.grad for p in network.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))  # type: ignore[arg-type]
+
+
+def test_features_have_the_shapes_of_lenet() -> None:
+    network = networks.build("lenet", (1, 28, 28), 10)
+    wanted = {"conv1": (2, 6, 28, 28), "pool1": (2, 6, 14, 14), "conv2": (2, 16, 10, 10), "pool2": (2, 16, 5, 5)}
+    wanted |= {"flatten": (2, 400), "dense1": (2, 120), "dense2": (2, 84), "head": (2, 10)}
+    found = networks.forward(network, torch.rand(2, 1, 28, 28), list(wanted)).features
+    assert {name: tuple(value.shape) for name, value in found.items()} == wanted
+    assert list(networks.forward(network, torch.rand(2, 1, 28, 28), ["relu3", "conv1"]).features) == ["relu3", "conv1"]
+
+
+def test_a_module_under_two_names_runs_twice() -> None:
+    relu = nn.ReLU()
+    network = nn.Sequential(OrderedDict(a=nn.Linear(4, 4), relu1=relu, b=nn.Linear(4, 4), relu2=relu))
+    inputs = torch.randn(8, 4)
+    found = networks.forward(network, inputs, ["relu1", "relu2"])
+    assert torch.equal(found.logits, network(inputs))
+    assert torch.equal(found.features["relu2"], found.logits)
+    assert not torch.equal(found.features["relu1"], found.logits)
+
+
+def test_features_that_are_not_there() -> None:
+    network = networks.build("mlp:8", (4,), 2)
+    with pytest.raises(NetworkError, match=r'Unknown feature "dense2"\. Did you mean "dense1"'):
+        networks.forward(network, torch.zeros(1, 4), ["dense2"])
+    own = Twice(nn.Linear(4, 2))
+    assert networks.forward(own, torch.zeros(1, 4)).logits.shape == (1, 2)
+    with pytest.raises(NetworkError, match=r"nn.Sequential of named children; this is a Twice"):
+        networks.forward(own, torch.zeros(1, 4), ["inner"])
+
+
+class Twice(nn.Module):
+    """A user's own network."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        answer: Tensor = 2 * self.inner(inputs)
+        return answer
+
+
+def weights(spec: Any, **keys: int) -> Tensor:
+    network = networks.seeded(spec, (1, 8, 8), 3, **{"seed": 0, **keys})
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
+@every_network
+def test_initial_weights_depend_on_their_key_alone(name: str) -> None:
+    before = torch.default_generator.get_state()
+    first = weights(name)
+    torch.rand(7)
+    assert torch.equal(weights(name), first)
+    assert torch.equal(weights({"name": name}), first)
+    for other in ({"seed": 1}, {"member": 1}, {"generation": 1}):
+        assert not torch.equal(weights(name, **other), first)
+    torch.default_generator.set_state(before)
+    weights(name)
+    assert torch.equal(torch.default_generator.get_state(), before)
+
+
+def test_the_key_names_the_network_not_the_way_it_is_written() -> None:
+    assert torch.equal(weights("mlp"), weights("mlp:100"))
+    assert torch.equal(weights("mlp:16-8"), weights({"name": "mlp", "hidden": [16, 8], "dropout": 0}))
+    # Another network starts from other numbers, even in a layer of the same size.
+    assert not torch.equal(weights("mlp:16-8")[:100], weights("mlp:16-9")[:100])
+
+
+def test_initial_weights_are_torchs_default() -> None:
+    """Uniform in +-1/sqrt(inputs) for weights and biases (documentation of nn.Linear)."""
+    first = networks.seeded("mlp:400", (100,), 3, seed=0).get_submodule("dense1").get_parameter("weight")
+    assert first.abs().max() <= 0.1
+    assert first.std().item() == pytest.approx(0.1 / math.sqrt(3), rel=0.02)
+
+
+def test_a_function_that_builds_the_users_network() -> None:
+    def mine(shape: Shape, outputs: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(math.prod(shape)), nn.Linear(math.prod(shape), outputs))
+
+    network = networks.seeded(mine, (1, 8, 8), 3, seed=4)
+    assert networks.label(mine).endswith("mine")
+    assert network.training
+    assert torch.equal(network.get_submodule("1").get_buffer("running_mean"), torch.zeros(64))
+    again = networks.seeded(mine, (1, 8, 8), 3, seed=4)
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
+
+
+def test_cost_leaves_the_network_as_it_was() -> None:
+    """Same count in both modes; buffers are bytes but no parameters; frozen parts stay frozen; statistics stay."""
+    network = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2))
+    network.train()
+    network[1].eval()
+    found = networks.cost(network, (6,))
+    assert found == (28 + 8 + 10, 24 + 8, 4 * (28 + 8 + 10 + 8) + 8)
+    assert [part.training for part in network.modules()] == [True, True, False, True, True]
+    assert torch.equal(network[1].get_buffer("running_mean"), torch.zeros(4))
+    assert networks.cost(network.eval(), (6,)) == found
+    assert networks.cost(network.double(), (6,))[2] == 2 * 4 * (28 + 8 + 10 + 8) + 8
+
+
+LABELS: dict[str, tuple[Any, str]] = {
+    "name": ("lenet", "lenet"),
+    "shorthand": ("mlp:100-50", "mlp:100-50"),
+    "table": ({"name": "mlp", "hidden": [100, 50]}, "mlp:100-50"),
+    "more keys": ({"name": "mlp", "hidden": [8], "dropout": 0.5}, "mlp:8(dropout=0.5)"),
+    "channels": ({"name": "small_cnn", "channels": [16, 32], "dense": 64}, "small_cnn:16-32(dense=64)"),
+}
+
+
+@pytest.mark.parametrize(("spec", "text"), LABELS.values(), ids=LABELS)
+def test_labels(spec: Spec, text: str) -> None:
+    assert networks.label(spec) == text
+
+
+def wrong_size(shape: Shape, outputs: int) -> nn.Module:
+    return networks.build("linear", shape, outputs + 1)
+
+
+REFUSED: dict[str, tuple[Any, Shape, int, type[PotstillError], str]] = {
+    "typo": ("mpl", (4,), 2, NetworkError, 'Did you mean "mlp"'),
+    "unknown key": ({"name": "mlp", "hiden": [4]}, (4,), 2, NetworkError, 'Did you mean "hidden"'),
+    "no name": ({"hidden": [4]}, (4,), 2, NetworkError, 'needs a key "name"'),
+    "not yet": ("resnet18", (3, 64, 64), 2, NotYetError, "He et al. 2016.* not built yet"),
+    "not yet, shorthand": ("bilstm:128", (4,), 2, NotYetError, "not built yet"),
+    "no hidden layer": ({"name": "mlp", "hidden": []}, (4,), 2, NetworkError, "at least 1"),
+    "layer of nothing": ("mlp:10-0", (4,), 2, NetworkError, r"\[10, 0\]"),
+    "words": ("mlp:ten", (4,), 2, NetworkError, "whole numbers"),
+    "dropout": ({"name": "mlp", "dropout": 1.0}, (4,), 2, NetworkError, "dropout is 1.0"),
+    "dropout of a cnn": ({"name": "small_cnn", "dropout": -0.1}, (1, 8, 8), 2, NetworkError, "dropout is -0.1"),
+    "channels": ({"name": "small_cnn", "channels": []}, (1, 8, 8), 2, NetworkError, "channels"),
+    "rows": ("small_cnn", (64,), 2, NetworkError, r'takes pictures .* shape \(64,\)\. For rows take "mlp"'),
+    "no channel axis": ("lenet", (28, 28), 2, NetworkError, r"Reshape them to \(1, 28, 28\)"),
+    "too small": ("keras_cnn", (1, 5, 9), 2, NetworkError, "at least 6 x 6; this data has 5 x 9"),
+    "one pixel": ("small_cnn", (3, 1, 1), 2, NetworkError, "at least 2 x 2"),
+    "empty example": ("mlp", (0,), 2, NetworkError, r"shape \(0,\)"),
+    "no class": ("linear", (4,), 0, NetworkError, "0 outputs"),
+    "a function's size": (
+        wrong_size,
+        (4,),
+        2,
+        NetworkError,
+        r"wrong_size answers \(2, 3\) .* wanted are logits \(2, 2\)",
+    ),
+    "a function's type": (lambda shape, outputs: None, (4,), 2, NetworkError, "returned NoneType"),
+}
+
+
+@pytest.mark.parametrize(("spec", "shape", "outputs", "error", "message"), REFUSED.values(), ids=REFUSED)
+def test_refused(
+    spec: Spec | Callable[..., Any], shape: Shape, outputs: int, error: type[PotstillError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        networks.build(spec, shape, outputs)
+
+
+def test_smallest_pictures_that_fit() -> None:
+    for name, least in {"keras_cnn": 6, "small_cnn": 2, "lenet": 1}.items():
+        assert networks.build(name, (1, least, least), 2)(torch.zeros(1, 1, least, least)).shape == (1, 2)
+
+
+def test_what_is_not_built_is_not_registered() -> None:
+    assert not set(networks.NOT_YET) & set(networks.names())
+    assert networks.names() == sorted(networks.names())
