@@ -1,7 +1,8 @@
-"""Rebuilds docs/reference.md and docs/results.schema.json from the code; `--check` only tells whether they are up to date."""
+"""Rebuilds docs/reference.md, docs/results.schema.json and the README's tour; `--check` tells if they are up to date."""
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import sys
@@ -16,6 +17,8 @@ from potstill.study.results import Results
 from potstill.training import optimizers
 
 HERE = Path(__file__).parent
+ROOT = HERE.parent
+BEGIN, END = "<!-- tour: made by scripts/docs -->", "<!-- end of tour -->"
 
 
 def reference() -> str:
@@ -26,7 +29,7 @@ def reference() -> str:
         ("Objectives", objectives.REGISTRY),
         ("Optimizers", optimizers.REGISTRY),
         ("Schedules", optimizers.SCHEDULES),
-        ("Augmentations", views.REGISTRY),
+        ("Augmentations", views.registry),
     ):
         parts += [f"## {title}", "", *_table(registry), ""]
     parts += ["## Metrics", "", "| name | better |", "|---|---|"]
@@ -58,9 +61,28 @@ def schema() -> str:
     return json.dumps(Results.model_json_schema(), indent=1, sort_keys=True) + "\n"
 
 
+def tour() -> str:
+    """The README with the first sentence of every module's docstring in its tour."""
+    rows = []
+    for path in sorted((ROOT / "potstill").rglob("*.py"), key=lambda p: (len(p.parts) > len(ROOT.parts) + 2, p)):
+        doc = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0].replace("\n", " ")
+        rows.append(f"    {path.relative_to(ROOT / 'potstill')!s:<27} {_first_sentence(doc)}")
+    before, rest = (ROOT / "README.md").read_text().split(BEGIN)
+    return f"{before}{BEGIN}\n\n" + "\n".join(rows) + f"\n\n{END}" + rest.split(END)[1]
+
+
+def _first_sentence(text: str) -> str:
+    end = text.find(". ")
+    return text if end < 0 else text[: end + 1]
+
+
 def main() -> int:
-    """Write both files, or check them."""
-    wanted = {HERE / "reference.md": reference(), HERE / "results.schema.json": schema()}
+    """Write the files, or check them."""
+    wanted = {
+        HERE / "reference.md": reference(),
+        HERE / "results.schema.json": schema(),
+        ROOT / "README.md": tour(),
+    }
     stale = [path.name for path, text in wanted.items() if not path.is_file() or path.read_text() != text]
     if "--check" in sys.argv:
         if stale:

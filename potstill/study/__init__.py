@@ -1,1 +1,1 @@
-
+"""Studies: plans, nodes, waves of work, verdicts."""

@@ -1,1 +1,1 @@
-
+"""Training: the one loop, its settings, checkpoints."""
