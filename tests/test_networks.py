@@ -130,6 +130,37 @@ def test_features_change_no_bit_in_training(name: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))  # type: ignore[arg-type]
 
 
+PARTS: dict[str, tuple[Spec, str]] = {
+    "linear": ("linear", "flatten head"),
+    "mlp": ("mlp:8-4", "flatten dense1 relu1 dense2 relu2 head"),
+    "mlp with dropout": (
+        {"name": "mlp", "hidden": [8, 4], "dropout": 0.2},
+        "flatten dense1 relu1 dropout1 dense2 relu2 dropout2 head",
+    ),
+    "lenet": ("lenet", "conv1 relu1 pool1 conv2 relu2 pool2 flatten dense1 relu3 dense2 relu4 head"),
+    "keras_cnn": ("keras_cnn", "conv1 relu1 conv2 relu2 pool dropout1 flatten dense relu3 dropout2 head"),
+    "small_cnn": ("small_cnn", "conv1 relu1 conv2 relu2 pool dropout1 flatten dense relu dropout2 head"),
+}
+KINDS: dict[str, type[nn.Module]] = {
+    **{"flatten": nn.Flatten, "head": nn.Linear, "dense": nn.Linear, "relu": nn.ReLU},
+    **{"conv": nn.Conv2d, "pool": nn.MaxPool2d, "dropout": nn.Dropout},
+}
+
+
+@pytest.mark.parametrize(("spec", "parts"), PARTS.values(), ids=PARTS)
+def test_parts_are_what_their_names_say(spec: Spec, parts: str) -> None:
+    network = networks.build(spec, (1, 28, 28), 10)
+    found = dict(network.named_children())
+    assert list(found) == parts.split()
+    assert all(type(part) is KINDS[name.rstrip("0123456789")] for name, part in found.items())
+
+
+def test_dropout_of_the_keras_example() -> None:
+    network = networks.build("keras_cnn", (1, 28, 28), 10)
+    found = {name: part.p for name, part in network.named_children() if isinstance(part, nn.Dropout)}
+    assert found == {"dropout1": 0.25, "dropout2": 0.5}
+
+
 def test_features_have_the_shapes_of_lenet() -> None:
     network = networks.build("lenet", (1, 28, 28), 10)
     wanted = {"conv1": (2, 6, 28, 28), "pool1": (2, 6, 14, 14), "conv2": (2, 16, 10, 10), "pool2": (2, 16, 5, 5)}
