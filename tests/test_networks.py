@@ -142,8 +142,13 @@ PARTS: dict[str, tuple[Spec, str]] = {
     "small_cnn": ("small_cnn", "conv1 relu1 conv2 relu2 pool dropout1 flatten dense relu dropout2 head"),
 }
 KINDS: dict[str, type[nn.Module]] = {
-    **{"flatten": nn.Flatten, "head": nn.Linear, "dense": nn.Linear, "relu": nn.ReLU},
-    **{"conv": nn.Conv2d, "pool": nn.MaxPool2d, "dropout": nn.Dropout},
+    "flatten": nn.Flatten,
+    "head": nn.Linear,
+    "dense": nn.Linear,
+    "relu": nn.ReLU,
+    "conv": nn.Conv2d,
+    "pool": nn.MaxPool2d,
+    "dropout": nn.Dropout,
 }
 
 
