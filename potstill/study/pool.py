@@ -19,7 +19,7 @@ from potstill.study.worker import STOP, Outcome, Place, failed, run_node
 
 MEMORY = "Often that is the system running out of memory: try fewer workers, or a smaller batch_size."
 KILLED = f"its worker process was killed twice. {MEMORY}"
-STOPPED = "Stopped; everything so far is saved. The same command continues."
+STOPPED = "Stopped; everything so far is saved. Run again to continue."
 
 
 @contextmanager
@@ -101,4 +101,4 @@ def run_all(
     except BrokenProcessPool:
         if place.stopping():
             raise Interrupted(STOPPED) from None
-        raise PotstillError(f"A worker process was killed. {MEMORY} The same command continues.") from None
+        raise PotstillError(f"A worker process was killed. {MEMORY} Run again: what is complete is kept.") from None
