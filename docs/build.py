@@ -1,4 +1,4 @@
-"""Rebuilds docs/reference.md, docs/results.schema.json and the README's tour; `--check` tells if they are up to date."""
+"""Rebuilds docs/reference.md, docs/results.schema.json and the tour of the README; `--check` only compares."""
 
 from __future__ import annotations
 
