@@ -172,6 +172,23 @@ def test_what_a_crash_leaves_is_verified_before_it_is_trusted(
     assert contents(tmp_path / "out") == whole
 
 
+def test_a_torn_line_does_not_spoil_the_next_one(tmp_path: Path) -> None:
+    interrupted(tmp_path, 5)
+    journal = tmp_path / "recording.jsonl"
+    os.truncate(journal, journal.stat().st_size - 9)  # of the part of the second shard: batches 3 and 4 are lost
+    interrupted(tmp_path, 3)  # asks for the second shard again and stops before the third
+    asked = Asked()
+    record(teacher(asked), Rows(), tmp_path, **SETTINGS)
+    assert asked.count == 6
+
+
+def test_a_crash_just_before_the_end_leaves_a_journal_that_goes(tmp_path: Path) -> None:
+    whole = straight(tmp_path)
+    (tmp_path / "recording.jsonl").write_text("left")
+    record(teacher(), Rows(), tmp_path, **SETTINGS)
+    assert contents(tmp_path) == whole
+
+
 def named(**changes: Any) -> Function:
     return teacher(None, **changes)
 
@@ -261,6 +278,7 @@ BAD_TEACHERS = [
     ("probabilities as logits", says(lambda x: logits(x).softmax(-1)), {}, 'Declare kind="probabilities"'),
     ("logits as probabilities", says(logits, "probabilities"), {}, 'declare kind="logits"'),
     ("sums to two", says(lambda x: logits(x).softmax(-1) * 2, "probabilities"), {}, "sum 1"),
+    ("sums to 0.9", says(lambda x: logits(x).softmax(-1) * 0.9, "probabilities"), {}, "sum 1"),
     ("binary logit as p", says(lambda x: logits(x)[:, :1], "probabilities"), {}, 'declare kind="logits"'),
     ("one axis", says(lambda x: logits(x)[:, 0]), {}, r"add \[:, None\]"),
     ("labels", says(lambda x: logits(x).argmax(-1)), {}, "Labels alone"),
