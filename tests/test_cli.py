@@ -13,7 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,14 +90,6 @@ def ask(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
         return Answer(status, captured.out, captured.err)
 
     return run
-
-
-def apart(arguments: Sequence[object], cwd: Path) -> Answer:
-    """Run a command as a program of its own."""
-    done = subprocess.run(
-        [*PROGRAM, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=120, check=False
-    )
-    return Answer(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture(scope="module")
@@ -620,12 +613,61 @@ def test_ctrl_c_saves_and_the_printed_command_continues(ask: Ask, tmp_path: Path
     assert not (folder / "results.json").exists()
     printed = shlex.split(err.rstrip().splitlines()[-1])
     assert printed == ["potstill", *(word for word in arguments if word != "--fresh")]
-    continued = apart(printed[1:], tmp_path)
+    continued = ask(*printed[1:])
     assert continued.status == 0, continued.err
     straight = ask("run", "toy.toml", "--workers", "1", "--out", "straight")
     assert straight.status == 0, straight.err
     assert weights(folder) == weights(tmp_path / "straight")
     assert len(weights(folder)) == 3
+
+
+def test_an_interrupted_recording_continues(finished: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    from potstill.cli import models
+
+    @contextmanager
+    def soon() -> Iterator[Callable[[], bool]]:
+        answers = iter([False, False])
+        yield lambda: next(answers, True)
+
+    arguments = ["record", finished / "models/teacher/seed-0", "digits", "--test", "300", "--validation", "100"]
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "_stopping", soon)
+        answer = ask(*arguments, "--out", "kept")
+    assert answer.status == 130
+    assert not Path("kept/manifest.json").exists()
+    printed = shlex.split(answer.err.rstrip().splitlines()[-1])
+    assert printed == ["potstill", *map(str, arguments), "--out", "kept"]
+    assert ask(*printed[1:]).status == 0
+    for shard in (finished / "outputs/teacher/plain/seed-0/train").glob("shard-*"):
+        assert (Path("kept") / shard.name).read_bytes() == shard.read_bytes()
+
+
+def test_ctrl_c_while_recording_asks_first_and_insists_then() -> None:
+    from potstill.cli.models import _stopping
+
+    before = signal.getsignal(signal.SIGINT)
+    with _stopping() as should_stop:
+        assert not should_stop()
+        signal.raise_signal(signal.SIGINT)
+        assert should_stop()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_ctrl_c_that_nobody_takes_ends_with_130(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    from potstill.cli import running
+
+    def interrupted(request: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "run", interrupted)
+    answer = ask("run", "toy.toml", "--fresh")
+    assert answer.status == 130
+    assert answer.err.endswith("Continue with:\n  potstill run toy.toml\n")
+    monkeypatch.setattr(running, "report", interrupted)
+    answer = ask("report", "run")
+    assert (answer.status, "Continue" in answer.err) == (130, False)
 
 
 # ---------------------------------------------------------------- progress
@@ -636,10 +678,13 @@ def test_time_left_counts_what_is_half_done() -> None:
     now = time.monotonic()
     meter.take(now - 10, Told("begin", "4 of 5 nodes to do", 20, 100, {"a": 20, "b": 20}))
     meter.take(now, Told("done", "models/a/seed-0", 40, 100))
+    found = meter.read({})
+    assert found.share == pytest.approx(0.4)
+    assert found.elapsed == pytest.approx(10, abs=1)
+    assert found.left == pytest.approx(60 / (20 / 10), rel=0.1)  # 20 units in 10 s, 60 remain
     found = meter.read({"b": 0.5, "unknown": 0.5})
     assert found.share == pytest.approx(0.5)
-    assert found.elapsed == pytest.approx(10, abs=1)
-    assert found.left == pytest.approx(50 / (30 / 10), rel=0.1)  # 30 units in 10 s, 50 remain
+    assert found.left is None  # the clock of the speed starts with the first node that is seen to run
     meter.take(now, Told("evaluate", "6 models on validation and test data"))
     assert meter.read({}).stage == "6 models on validation and test data"
     meter.take(now, Told("latency", "alone"))

@@ -27,6 +27,7 @@ _TICK = 0.5
 _LINE_SECONDS = 3.0  # at least so long between two plain lines
 _LINE_SHARE = 0.03  # and this share of the time so far: a run of hours does not fill the log
 _SILENT_SECONDS = 15.0  # at most, while something runs
+_TELLING = 0.01  # share of the work from whose speed the time left is told
 _TROUBLE = ("failed", "stop")
 
 
@@ -133,11 +134,15 @@ class Progress:
 
 
 class Meter:
-    """Adds up work. Time left is what remains at the speed since the beginning, begun nodes counted by their share."""
+    """Adds up work. Time left is what remains at the speed so far, begun nodes counted by their share.
+
+    The clock of that speed starts when the first node does: worker processes need seconds until then.
+    """
 
     def __init__(self) -> None:
         self.began = time.monotonic()
         self.quiet = False
+        self._moving: float | None = None
         self._stage = ""
         self._ready, self._todo = 0, 0
         self._first = self._done = self._total = 0.0
@@ -166,13 +171,16 @@ class Meter:
         """What to show now; trouble is told once."""
         done = self._done + sum(share * self._work.get(name, 0.0) for name, share in running.items())
         share = min(done / self._total, 1.0) if self._total else 0.0
-        elapsed = time.monotonic() - self.began
+        now = time.monotonic()
+        if running and self._moving is None:
+            self._moving = now
+        spent, since = done - self._first, now - (self._moving or self.began)
         left = None
-        if share < 1.0 and done > self._first and elapsed > 1.0:
-            left = (self._total - done) * elapsed / (done - self._first)
+        if share < 1.0 and since > 1.0 and spent > _TELLING * (self._total - self._first):
+            left = (self._total - done) * since / spent
         trouble, self._trouble = tuple(self._trouble), []
         names = tuple(name.partition("/")[2] or name for name in running)
-        return Snapshot(self._stage, share, elapsed, left, names, trouble)
+        return Snapshot(self._stage, share, now - self.began, left, names, trouble)
 
 
 def brief(text: str) -> str:
