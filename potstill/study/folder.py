@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import shutil
 import time
@@ -122,14 +123,15 @@ def plan_fingerprint(plan: Plan) -> str:
 
 
 def test_reads(root: Path) -> TestReads:
-    """How often the test set was read in this folder, and by how many plans."""
-    path = root / READS
-    if not path.is_file():
-        return TestReads(count=0, plans=0)
-    import json
+    """How often the test set was read in this folder, by how many plans, and how many looks that makes.
 
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-    return TestReads(count=len(lines), plans=len({line["plan"] for line in lines}))
+    A look is a plan with its seeds: reading again for the same ones (after an interruption) shows nothing new.
+    """
+    path = root / READS
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    lines = [json.loads(line) for line in text.splitlines() if line]
+    looks = {(line["plan"], tuple(line["seeds"])) for line in lines}
+    return TestReads(count=len(lines), plans=len({line["plan"] for line in lines}), looks=len(looks))
 
 
 def environment(workers: int, engine: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,11 +141,20 @@ def environment(workers: int, engine: Mapping[str, Any]) -> dict[str, Any]:
         "potstill": metadata.version("potstill"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
         "cores": _cores(),
         "workers": workers,
         "libraries": {name: metadata.version(name) for name in names},
         "engine": dict(engine),
     }
+
+
+def _cpu() -> str:
+    """The processor's name where the system tells it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or "unknown")
 
 
 def _cores() -> int:

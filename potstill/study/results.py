@@ -131,12 +131,13 @@ class Published(_Frozen):
 
 
 class TestReads(_Frozen):
-    """How often this run folder's test set was read, and by how many different plans."""
+    """How often this run folder's test set was read, by how many different plans, and how many looks that makes."""
 
     __test__ = False
 
     count: int
     plans: int
+    looks: int = 1
 
 
 class Results(_Frozen):

@@ -69,7 +69,7 @@ def run(job: Job, *, fresh: bool = False) -> Results:
     error of a worker (everybody else saves first). A failed training does not raise: it is in the results.
     """
     storage.make_folder(job.root)
-    with storage.lock(job.root):
+    with storage.lock(job.root), engine.threads(1):
         began = time.monotonic()
         folder.prepare(job.root, job.plan, fresh=fresh)
         facts = Facts(job.data_folder)
@@ -223,7 +223,7 @@ def write_results(job: Job, tree: Tree, facts: Facts, seconds: float) -> Results
         seeds=plan.seed_list,
         data={**storage.plain(known), "plan": data_table(plan)},
         models=models,
-        verdicts=verdicts(plan, reader, models, folder.test_reads(job.root).count),
+        verdicts=verdicts(plan, reader, models, folder.test_reads(job.root).looks),
         published=[Published(source=p.source, metrics=p.metrics) for p in [plan.published] if p is not None],
         test_reads=folder.test_reads(job.root),
         plan=plan.to_dict(),

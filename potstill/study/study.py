@@ -128,7 +128,7 @@ def _named(arrays: Any) -> dict[str, Any]:
         return {"inputs": np.asarray(inputs), "labels": np.asarray(labels)}
     found = {}
     for name, value in arrays.items():
-        if isinstance(value, (tuple, list)):
+        if isinstance(value, (tuple, list)) and name != "classes":
             found[f"{name}_inputs"], found[f"{name}_labels"] = np.asarray(value[0]), np.asarray(value[1])
         else:
             found[name] = np.asarray(value)
