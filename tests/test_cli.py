@@ -582,7 +582,7 @@ def under_way(folder: Path) -> bool:
     steps = []
     for path in folder.glob(".running/*.json"):
         try:
-            steps.append(json.loads(path.read_text())["step"])
+            steps.append(int(json.loads(path.read_text())["step"]))
         except (OSError, ValueError):
             continue
     return sum(step > 0 for step in steps) == 2

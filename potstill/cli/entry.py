@@ -5,11 +5,11 @@ Exit status 0: done; 1: something failed; 2: the user can mend it; 130: interrup
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 from potstill.cli.commands import CONTINUED, app
 from potstill.errors import Interrupted, PotstillError
@@ -24,16 +24,11 @@ def call(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit status. `--debug`, anywhere, shows the traceback of an error."""
     debug = "--debug" in arguments
     try:
-        status = _status([word for word in arguments if word != "--debug"])
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:
-        # Whoever read our output has left, as `head` does. Nothing may be flushed into the pipe at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return _status([word for word in arguments if word != "--debug"])
     except Interrupted as error:
         _say(str(error))
-        _say_command("Continue with:", arguments) if _command(arguments) in CONTINUED else None
+        if _command(arguments) in CONTINUED:
+            _say_command("Continue with:", arguments)
         return error.exit_status
     except PotstillError as error:
         _trace(debug)
@@ -48,6 +43,7 @@ def call(arguments: Sequence[str]) -> int:
 
 
 def _status(arguments: list[str]) -> int:
+    """What typer ends with; it tells wrong arguments itself (2), and bears a reader that left, as `head` does (1)."""
     try:
         app(arguments, prog_name="potstill")
     except SystemExit as end:
@@ -70,5 +66,6 @@ def _say_command(what: str, arguments: Sequence[str]) -> None:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    with suppress(BrokenPipeError):
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -140,7 +139,7 @@ def predict(model: Path, opening: Opening, out: Path | None) -> None:
         source = data.inputs(opening.source, spec, folder=opening.folder)
     found = ask(teacher, source)
     if out is None:
-        sys.stdout.write(_csv(found, spec.classes))
+        typer.echo(_csv(found, spec.classes), nl=False)
         return
     _write(out, found, spec.classes)
     typer.echo(f"{out}: {text.plural(len(found.log_probs), 'example')}", err=True)

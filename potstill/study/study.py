@@ -89,12 +89,6 @@ class Study:
         return Results.model_validate(storage.read_json(path))
 
 
-def _read(plan: str | Path | Plan | Mapping[str, Any]) -> Plan:
-    if isinstance(plan, Plan):
-        return plan
-    return Plan.from_dict(plan) if isinstance(plan, Mapping) else Plan.load(plan)
-
-
 def _without_arrays(plan: Mapping[str, Any]) -> tuple[Mapping[str, Any], Any]:
     """A plan's tables with arrays in `data.source` put aside."""
     data = plan.get("data", {})
