@@ -257,6 +257,22 @@ def test_check_covers_every_way_to_learn(ask: Ask, settings: list[str], wanted: 
     assert wanted in answer.out
 
 
+def test_a_teacher_that_is_only_named_by_its_weights(finished: Path, ask: Ask) -> None:
+    given = f"""
+        weights = "{finished}/models/teacher/seed-0/member-1"
+        training = {{ epochs = 0 }}
+    """
+    Path("given.toml").write_text(TOY.replace('network = "mlp:8"\nmembers = 2', given))
+    assert "mlp:8" in ask("check", "given.toml").out
+    assert ask("run", "given.toml", "--workers", "1", "--seeds", "1").status == 0
+    found = weights(Path("runs/given/models/teacher"))["shared/model.safetensors"]
+    assert found == weights(finished)["models/teacher/seed-0/member-1/model.safetensors"]
+    Path("empty").mkdir()
+    answer = ask("check", "given.toml", "--set", "models.teacher.weights=empty")
+    assert answer.status == 2
+    assert "empty does not tell its network" in answer.err
+
+
 def test_report_writes_the_page_anew(copied: Path, ask: Ask) -> None:
     page = copied / "report.html"
     before = page.read_bytes()

@@ -476,7 +476,7 @@ def test_stopping_saves_and_the_same_command_continues(tmp_path: Path) -> None:
         if event.kind == "done":
             (tmp_path / "run" / ".stop").write_text("")
 
-    with pytest.raises(Interrupted, match="same command continues"):
+    with pytest.raises(Interrupted, match="Run again to continue"):
         run(plan, tmp_path / "run", listener=stop_soon)
     assert not (tmp_path / "run" / "results.json").exists()
     assert not (tmp_path / "run" / "test_reads.jsonl").exists()

@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from potstill import storage
+from potstill.errors import NetworkError
 from potstill.study.plan import Plan
 
 FORMAT = 1
@@ -119,6 +121,18 @@ def _matters(key: str, model: str, points: Sequence[Any], closures: Mapping[tupl
     return any(len(found) > 1 for found in groups.values())
 
 
+def _network_of(folder: str) -> Any:
+    """The network of a saved model, for a plan that names only its weights."""
+    path = Path(folder) / "network.json"
+    described = storage.read_json(path) if path.is_file() else {}
+    if not isinstance(described, dict) or not described.get("network"):
+        raise NetworkError(
+            f"weights: {folder} does not tell its network ({'no' if not described else 'none in its'} network.json). "
+            'Give the folder of a saved model, or say the network too: network = "mlp:100".'
+        )
+    return described["network"]
+
+
 class _Builder:
     """Adds families in topological order, each once."""
 
@@ -130,6 +144,8 @@ class _Builder:
 
     def add(self, plan: Plan, model: str, matters: Mapping[str, Any], point: str) -> None:
         settings = storage.plain(plan.resolved(model).to_dict())
+        if settings["network"] is None and settings["weights"] is not None:
+            settings["network"] = _network_of(settings["weights"])
         label = ",".join(f"{key}={value}" for key, value in matters.items())
         teachers = tuple(self.last[(point, name)] for name in settings["teachers"])
         for generation in range(1, settings["generations"] + 1):
