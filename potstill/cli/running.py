@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-import sys
+import shutil
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,9 +59,9 @@ def demo(request: Request) -> None:
 
 
 def _next(folder: Path) -> list[tuple[str, str]]:
-    opener = "open" if sys.platform == "darwin" else "xdg-open"
+    opener = next((word for word in ("xdg-open", "open") if shutil.which(word)), "python3 -m webbrowser")
     return [
-        ("open the report", shlex.join([opener, str(folder / "report.html")])),
+        ("open the report", f"{opener} {shlex.quote(str(folder / 'report.html'))}"),
         ("see the plan", "potstill show demo"),
         (
             "run it on your own pictures: my-arrays.npz holds inputs (n, height, width) and labels (n,)",
