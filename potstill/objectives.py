@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias, final
 
-import torch
 from torch import Tensor
 
 from potstill import losses
 from potstill.errors import NotYetError, ObjectiveError
+from potstill.losses.terms import hard, soft, teacher_of, unless_all
 from potstill.registry import Registry, Spec
-from potstill.types import Batch, ObjectiveFunction, Outputs, TeacherOutputs
+from potstill.types import Batch, ObjectiveFunction, Outputs
+
+TargetsFunction: TypeAlias = Callable[[Batch, int], list[losses.Target]]
 
 
 @final
@@ -30,6 +32,8 @@ class Objective:
     """An objective with its settings; callable: (outputs, batch) -> named terms, each (B,) float32, weights included.
 
     `needs_labels`: rows without label teach it less; `needs_teacher`: a batch without teacher is an `ObjectiveError`.
+    `targets(batch, K)`: the same terms as `losses.Target`s, where they are tempered cross-entropies with targets that
+    the student does not change; a training then computes them in closed form.
     """
 
     name: str
@@ -37,6 +41,7 @@ class Objective:
     terms: ObjectiveFunction = field(compare=False, repr=False)
     needs_labels: bool
     needs_teacher: bool
+    targets: TargetsFunction | None = field(default=None, compare=False, repr=False)
 
     def __call__(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         return self.terms(outputs, batch)
@@ -57,7 +62,8 @@ def hard_labels() -> Objective:
 
     hard = CE(label, softmax(z)), z the student's logits. It has no dials.
     """
-    return Objective("hard_labels", {}, _hard_labels, needs_labels=True, needs_teacher=False)
+    targets = partial(_targets, alpha=1.0, temperature=1.0)
+    return Objective("hard_labels", {}, _hard_labels, needs_labels=True, needs_teacher=False, targets=targets)
 
 
 def soft_labels() -> Objective:
@@ -69,7 +75,8 @@ def soft_labels() -> Objective:
 
     Reference: paper 1 (Biryukova, knowledge distillation for binary classification), equation 14.
     """
-    return Objective("soft_labels", {}, _soft_labels, needs_labels=False, needs_teacher=True)
+    targets = partial(_targets, alpha=0.0, temperature=1.0)
+    return Objective("soft_labels", {}, _soft_labels, needs_labels=False, needs_teacher=True, targets=targets)
 
 
 def pseudo_labels() -> Objective:
@@ -80,7 +87,9 @@ def pseudo_labels() -> Objective:
 
     Reference: paper 1, equation 13; Lee 2013, "Pseudo-label".
     """
-    return Objective("pseudo_labels", {}, _pseudo_labels, needs_labels=False, needs_teacher=True)
+    return Objective(
+        "pseudo_labels", {}, _pseudo_labels, needs_labels=False, needs_teacher=True, targets=_pseudo_targets
+    )
 
 
 def hinton(*, temperature: float = 4.0, alpha: float = 0.1) -> Objective:
@@ -105,6 +114,7 @@ def hinton(*, temperature: float = 4.0, alpha: float = 0.1) -> Objective:
         partial(_hinton, temperature=temperature, alpha=alpha),
         needs_labels=alpha > 0,
         needs_teacher=alpha < 1,
+        targets=partial(_targets, temperature=temperature, alpha=alpha),
     )
 
 
@@ -206,22 +216,22 @@ def _summed(outputs: Outputs, batch: Batch, *, parts: tuple[tuple[str, Objective
 
 
 def _hard_labels(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-    return {"hard": _hard(losses.class_logits(outputs.logits), batch, 1.0)}
+    return {"hard": hard(losses.class_logits(outputs.logits), batch, 1.0)}
 
 
 def _soft_labels(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-    return {"soft": _soft(losses.class_logits(outputs.logits), batch, "soft_labels", 1.0, 1.0)}
+    return {"soft": soft(losses.class_logits(outputs.logits), batch, "soft_labels", 1.0, 1.0)}
 
 
 def _pseudo_labels(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-    teacher = _teacher(batch, "pseudo_labels")
+    teacher = teacher_of(batch, "pseudo_labels")
     logits = losses.class_logits(outputs.logits)
     probs = teacher.probs(1.0)
     term = losses.cross_entropy(
         logits,
         probs.argmax(1),  # the first of several maxima
         label_smoothing=batch.label_smoothing,
-        where=_unless_all(teacher.known),
+        where=unless_all(teacher.known),
     )
     return {"hard": term}
 
@@ -230,57 +240,39 @@ def _hinton(outputs: Outputs, batch: Batch, *, temperature: float, alpha: float)
     logits = losses.class_logits(outputs.logits)
     terms = {}
     if alpha > 0:
-        terms["hard"] = _hard(logits, batch, alpha)
+        terms["hard"] = hard(logits, batch, alpha)
     if alpha < 1:
-        terms["soft"] = _soft(logits, batch, "hinton", temperature, (1 - alpha) * temperature**2)
+        terms["soft"] = soft(logits, batch, "hinton", temperature, (1 - alpha) * temperature**2)
     return terms
 
 
 def _logit_mse(outputs: Outputs, batch: Batch, *, alpha: float) -> dict[str, Tensor]:
     terms = {}
     if alpha > 0:
-        terms["hard"] = _hard(losses.class_logits(outputs.logits), batch, alpha)
+        terms["hard"] = hard(losses.class_logits(outputs.logits), batch, alpha)
     if alpha < 1:
-        teacher = _teacher(batch, "logit_mse")
-        where = _unless_all(teacher.known)
+        teacher = teacher_of(batch, "logit_mse")
+        where = unless_all(teacher.known)
         terms["soft"] = losses.squared_error(outputs.logits, teacher.logits(), weight=1 - alpha, where=where)
     return terms
 
 
-def _hard(logits: Tensor, batch: Batch, weight: float) -> Tensor:
-    return losses.cross_entropy(
-        logits,
-        batch.labels,
-        label_smoothing=batch.label_smoothing,
-        weight=weight,
-        where=_unless_all(batch.labelled),
-    )
+def _targets(batch: Batch, classes: int, *, alpha: float, temperature: float) -> list[losses.Target]:
+    """Hinton's terms as targets; alpha = 1 is hard labels, alpha = 0 with T = 1 soft labels."""
+    found = []
+    if alpha > 0:
+        found.append(losses.label_target(batch.labels, classes, batch.labelled, alpha, batch.label_smoothing))
+    if alpha < 1:
+        teacher = teacher_of(batch, "hinton")
+        probs, entropy = teacher.probs(temperature), teacher.neg_entropy(temperature)
+        found.append(losses.soft_target(probs, entropy, teacher.known, (1 - alpha) * temperature**2, temperature))
+    return found
 
 
-def _soft(logits: Tensor, batch: Batch, name: str, temperature: float, weight: float) -> Tensor:
-    teacher = _teacher(batch, name)
-    return losses.kl(
-        logits,
-        teacher.probs(temperature),
-        teacher.neg_entropy(temperature),
-        temperature=temperature,
-        weight=weight,
-        where=_unless_all(teacher.known),
-    )
-
-
-def _teacher(batch: Batch, name: str) -> TeacherOutputs:
-    if batch.teacher is None:
-        raise ObjectiveError(
-            f'The objective "{name}" learns from a teacher; the batch carries no teacher\'s answers. '
-            'Give the model a teacher, or the objective "hard_labels".'
-        )
-    return batch.teacher
-
-
-def _unless_all(mask: Tensor) -> Tensor | None:
-    # On an accelerator asking would make the host wait for the device, which costs more than a mask that hides nothing.
-    return None if not mask.is_cuda and bool(torch.all(mask)) else mask
+def _pseudo_targets(batch: Batch, classes: int) -> list[losses.Target]:
+    teacher = teacher_of(batch, "pseudo_labels")
+    answers = teacher.probs(1.0).argmax(1)
+    return [losses.label_target(answers, classes, teacher.known, 1.0, batch.label_smoothing)]
 
 
 def _positive(word: str, name: str, value: float) -> float:

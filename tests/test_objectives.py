@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import special
 from torch import Tensor
 
-from potstill import objectives
+from potstill import losses, objectives
 from potstill.errors import NotYetError, ObjectiveError
 from potstill.objectives import Objective
 from potstill.types import Batch, Outputs
@@ -440,3 +440,38 @@ def test_a_teacher_of_other_classes_is_refused() -> None:
 def test_what_is_not_built_is_not_registered() -> None:
     assert not set(objectives.NOT_YET) & set(objectives.REGISTRY)
     assert list(objectives.NOT_YET) == sorted(objectives.NOT_YET)
+
+
+CLOSED = {name: row for name, row in TABLE.items() if objectives.build(row.spec).targets is not None}
+
+
+def test_which_objectives_have_a_closed_form() -> None:
+    assert {row.spec["name"] for row in CLOSED.values()} == {"hard_labels", "soft_labels", "pseudo_labels", "hinton"}
+
+
+@pytest.mark.parametrize("row", CLOSED.values(), ids=CLOSED)
+@every_task
+@pytest.mark.parametrize("some", [False, True], ids=["all rows", "some rows"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_closed_form_equals_the_oracle_and_autograd(
+    row: Row, outputs: int, some: bool, smoothing: float, dtype: torch.dtype
+) -> None:
+    """Means against the float64 oracle, the gradient against autograd's, on a batch with a row twice."""
+    objective = objectives.build(row.spec)
+    assert objective.targets is not None
+    logits, batch = everything(torch.float32, outputs=outputs, some=some)
+    logits, batch = logits.to(dtype), replace(batch, label_smoothing=smoothing)
+    form = losses.ClosedForm(objective.targets(batch, max(outputs, 2)))
+    index = torch.tensor([5, 0, 7, 7, 3, 11, 4])
+    means, found = form(logits[index], index)
+    wanted = {name: oracle(logits.double().numpy(), batch)[index.numpy()].mean() for name, oracle in row.oracle.items()}
+    assert dict(zip(form.names, means, strict=True)) == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+    rows = logits.float().clone().requires_grad_()
+    terms = objective(Outputs(rows), batch)
+    (autograd,) = torch.autograd.grad(torch.stack([term[index].mean() for term in terms.values()]).sum(), rows)
+    summed = torch.zeros_like(rows).index_add(0, index, found.float())
+    assert found.shape == (len(index), outputs)
+    assert found.dtype == dtype
+    half = dtype == torch.bfloat16
+    torch.testing.assert_close(summed, autograd, rtol=2e-2 if half else 1e-4, atol=2e-3 if half else 1e-6)

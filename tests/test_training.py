@@ -259,6 +259,22 @@ def test_penalties_are_divided_by_the_number_of_rows(digits: Any) -> None:
     assert model.history[0]["train_penalty"] == pytest.approx(wanted, rel=1e-5)
 
 
+@pytest.mark.parametrize("method", ["hard_labels", "hinton", "pseudo_labels"])
+def test_closed_form_and_autograd_train_alike(few: Any, teacher: Any, tmp_path: Path, method: str) -> None:
+    """The same training twice: from a table of targets, and through autograd, with some rows unlabelled."""
+    stored = ps.record(teacher, few.train, tmp_path / "outputs")
+    objective = ps.objectives.build(method)
+    arguments: dict[str, Any] = {"batch_size": 64, "steps": 40, "select": "last", "label_smoothing": 0.1}
+    if objective.needs_teacher:
+        arguments["teacher"] = stored
+    fast = ps.fit("mlp:8", few, objective, **arguments)
+    slow = ps.fit("mlp:8", few, replace(objective, targets=None), **arguments)
+    for a, b in zip(weights(fast).values(), weights(slow).values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    for x, y in zip(fast.history, slow.history, strict=True):
+        assert x == pytest.approx(y, rel=1e-3, abs=1e-4)
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "adadelta"])
 def test_every_optimizer_learns(digits: Any, optimizer: str) -> None:
     model = ps.fit("mlp:16", digits, optimizer=optimizer, batch_size=32, epochs=4)

@@ -8,12 +8,18 @@ from potstill.losses.classification import (
     soft_cross_entropy,
     squared_error,
 )
+from potstill.losses.closed_form import TABLE_LIMIT, ClosedForm, Target, label_target, soft_target
 
 __all__ = [
+    "TABLE_LIMIT",
+    "ClosedForm",
+    "Target",
     "class_logits",
     "cross_entropy",
     "kl",
+    "label_target",
     "log_softmax",
     "soft_cross_entropy",
+    "soft_target",
     "squared_error",
 ]

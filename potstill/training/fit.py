@@ -19,6 +19,7 @@ from potstill.registry import Spec
 from potstill.seeding import reseed_step
 from potstill.training import checkpoint, optimizers
 from potstill.training.checkpoint import State
+from potstill.training.loss import Loss
 from potstill.training.order import epoch_rows
 from potstill.training.settings import Training
 from potstill.training.task import (
@@ -34,7 +35,7 @@ from potstill.training.task import (
     refuse_probabilities,
 )
 from potstill.training.validation import Validation
-from potstill.types import Answers, Batch, ObjectiveFunction, Outputs, Penalty, Teacher
+from potstill.types import Answers, ObjectiveFunction, Penalty, Teacher
 
 _POLL_SECONDS = 0.25
 
@@ -119,9 +120,9 @@ def _train(task: Task) -> State:
     network = task.engine.place(task.network)
     optimizer = optimizers.REGISTRY.call(task.training.optimizer, network.parameters())
     state = State()
-    kept = task.folder / "checkpoint" if task.folder else None
+    kept, engine = task.folder / "checkpoint" if task.folder else None, task.engine.describe()
     if kept is not None:
-        found = checkpoint.load(kept, settings=task.settings, engine=task.engine.describe())
+        found = checkpoint.load(kept, settings=task.settings, engine=engine)
         if found:
             state, tensors, moments = found
             network.load_state_dict(tensors)
@@ -131,14 +132,8 @@ def _train(task: Task) -> State:
     def save() -> None:
         if kept is not None:
             state.seconds = before + time.monotonic() - began
-            checkpoint.save(
-                kept,
-                state,
-                network.state_dict(),
-                optimizers.state_tensors(optimizer),
-                settings=task.settings,
-                engine=task.engine.describe(),
-            )
+            moments = optimizers.state_tensors(optimizer)
+            checkpoint.save(kept, state, network.state_dict(), moments, settings=task.settings, engine=engine)
 
     with task.engine.settings():
         try:
@@ -189,17 +184,13 @@ def _loop(task: Task, state: State, optimizer: torch.optim.Optimizer, save: Call
 
 def _stepper(task: Task, optimizer: torch.optim.Optimizer) -> Callable[[Tensor, int, State], None]:
     """One optimiser step as a closure: everything that does not change between steps is looked up once."""
-    network, objective, answers, source = task.network, task.objective, task.answers, task.train
-    engine, seed, clip, penalties = task.engine, task.seed, task.training.clip, task.penalties
-    smoothing, parameters = task.training.label_smoothing, list(task.network.parameters())
-    n = len(source)
+    network, source, engine, seed = task.network, task.train, task.engine, task.seed
+    clip, parameters, penalties = task.training.clip, list(network.parameters()), task.penalties
     plain = engine.device == "cpu" and not engine.channels_last
+    loss, n = Loss(task), len(source)
 
     def step_once(index: Tensor, view: int, state: State) -> None:
         batch = source.fetch(index, view)  # type: ignore[arg-type]
-        if answers is not None or smoothing:
-            told = answers.lookup(index, view) if answers is not None else None  # type: ignore[arg-type]
-            batch = Batch(batch.inputs, batch.labels, batch.labelled, index, told, smoothing)
         if not plain:
             batch = engine.move(batch)
         reseed_step(seed, state.step)
@@ -207,20 +198,22 @@ def _stepper(task: Task, optimizer: torch.optim.Optimizer) -> Callable[[Tensor, 
             logits = network(batch.inputs)
         if state.step == 0:
             refuse_probabilities(logits)
-        means = {name: term.mean() for name, term in objective(Outputs(logits), batch).items()}
+        values, roots, gradients = loss(logits, batch, index, view)
         for i, penalty in enumerate(penalties):
-            means[f"penalty{i or ''}"] = penalty(network) / n
-        values = [mean.item() for mean in means.values()]
-        if not math.isfinite(sum(values)):
-            raise TrainingError(not_finite(means, values, state.step), step=state.step)
-        optimizer.zero_grad(set_to_none=True)
-        sum(means.values()).backward()  # type: ignore[union-attr]
+            roots.append(penalty(network) / n)
+            gradients.append(None)
+            values[f"penalty{i or ''}"] = roots[-1].item()
+        if not math.isfinite(sum(values.values())):
+            raise TrainingError(not_finite(values, state.step), step=state.step)
+        for parameter in parameters:
+            parameter.grad = None
+        torch.autograd.backward(roots, gradients)
         if clip:
             nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
         weight = len(index)
         state.rows += weight
-        for name, value in zip(means, values, strict=True):
+        for name, value in values.items():
             state.sums[name] = state.sums.get(name, 0.0) + value * weight
 
     return step_once

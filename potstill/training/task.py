@@ -136,8 +136,9 @@ def refuse_probabilities(logits: Tensor) -> None:
         )
 
 
-def not_finite(means: Mapping[str, Tensor], values: Sequence[float], step: int) -> str:
-    found = ", ".join(f"{name} = {value}" for name, value in zip(means, values, strict=True))
+def not_finite(values: Mapping[str, float], step: int) -> str:
+    """The message for a loss that is NaN or infinite."""
+    found = ", ".join(f"{name} = {value}" for name, value in values.items())
     return (
         f"The loss is not finite at step {step} ({found}). Nothing was updated by that step. "
         "Try a lower learning rate, clip = 1.0, or float32 precision."

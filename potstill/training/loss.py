@@ -1,0 +1,61 @@
+"""The loss of a step: means over the whole batch, and what the backward pass starts from.
+
+Objectives that are tempered cross-entropies with fixed targets are computed in closed form from a table; all others
+through autograd. Both give the same numbers up to rounding; a test compares them for every objective.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from potstill.losses import TABLE_LIMIT, ClosedForm
+from potstill.objectives import Objective
+from potstill.outputs import Stored
+from potstill.training.task import Task
+from potstill.types import Batch, Outputs
+
+Roots = tuple[dict[str, float], list[Tensor], list[Tensor | None]]
+
+
+class Loss:
+    """Called with the logits of a batch; gives the terms' means, the tensors to go back from, and their gradients."""
+
+    def __init__(self, task: Task) -> None:
+        self.objective, self.answers, self.source = task.objective, task.answers, task.train
+        self.smoothing = task.training.label_smoothing
+        self._fixed = task.engine.device == "cpu" and self._can_be_fixed()
+        self._form: ClosedForm | None = None
+        self._view: int | None = None
+
+    def _can_be_fixed(self) -> bool:
+        """Whether the targets are fixed, known beforehand, and small enough for a table."""
+        if not isinstance(self.objective, Objective) or self.objective.targets is None:
+            return False
+        if self.objective.needs_teacher and not isinstance(self.answers, Stored):
+            return False
+        return ClosedForm.size(len(self.source), len(self.source.spec.classes), 2) <= TABLE_LIMIT
+
+    def _closed_form(self, view: int) -> ClosedForm:
+        """The table for a view: made once where the targets are labels alone, anew for each view of a teacher's."""
+        if self._form is None or (view != self._view and self.objective.needs_teacher):  # type: ignore[attr-defined]
+            index = torch.arange(len(self.source))
+            told = self.answers.lookup(index, view) if self.answers is not None else None  # type: ignore[arg-type]
+            labels, labelled = self.source.labels, self.source.labelled
+            whole = Batch(torch.empty(0), labels, labelled, index, told, self.smoothing)
+            targets = self.objective.targets(whole, len(self.source.spec.classes))  # type: ignore[attr-defined]
+            self._form, self._view = ClosedForm(targets), view
+        return self._form
+
+    def __call__(self, logits: Tensor, batch: Batch, index: Tensor, view: int) -> Roots:
+        if self._fixed:
+            form = self._closed_form(view)
+            means, gradient = form(logits.detach(), index)
+            return dict(zip(form.names, means, strict=True)), [logits], [gradient]
+        if self.answers is not None or self.smoothing:
+            told = self.answers.lookup(index, view) if self.answers is not None else None  # type: ignore[arg-type]
+            batch = Batch(batch.inputs, batch.labels, batch.labelled, index, told, self.smoothing)
+        terms = self.objective(Outputs(logits), batch)
+        roots: list[Tensor] = [term.mean() for term in terms.values()]
+        values = {name: root.item() for name, root in zip(terms, roots, strict=True)}
+        return values, roots, [None] * len(roots)
