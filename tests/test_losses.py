@@ -263,3 +263,19 @@ def test_other_classes_than_the_teacher_are_refused(name: str) -> None:
     logits, targets = make(5)
     with pytest.raises(ObjectiveError, match=r"\(7, 1\) and \(7, 5\)"):
         LOSSES[name].call(logits[:, :1], targets)
+
+
+def test_a_weight_first_met_in_validation_can_be_trained_with() -> None:
+    """Weights are kept as tensors between calls; one that is made under inference mode cannot be saved for backward."""
+    labels, weight = torch.tensor([0, 2]), 0.123456
+    calls = (
+        lambda z: losses.cross_entropy(z, labels, weight=weight),
+        lambda z: losses.soft_cross_entropy(z, torch.full_like(z, 1 / 3), weight=weight),
+        lambda z: losses.squared_error(z, torch.ones_like(z), weight=weight),
+    )
+    for call in calls:
+        with torch.inference_mode():
+            call(torch.zeros(2, 3))
+        logits = torch.zeros(2, 3, requires_grad=True)
+        call(logits).sum().backward()
+        assert logits.grad is not None

@@ -137,12 +137,14 @@ def squared_error(logits: Tensor, targets: Tensor, *, weight: float = 1.0, where
 @lru_cache(maxsize=256)
 def _number(value: float, dtype: torch.dtype) -> Tensor:
     # Multiplying by a tensor of no dimensions takes half the time of multiplying by a Python float.
-    return torch.tensor(value, dtype=dtype)
+    with torch.inference_mode(False):  # validation may ask first; training keeps it for the backward pass
+        return torch.tensor(value, dtype=dtype)
 
 
 @lru_cache(maxsize=64)
 def _weights(value: float, classes: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.full((classes,), value, dtype=dtype, device=device)
+    with torch.inference_mode(False):
+        return torch.full((classes,), value, dtype=dtype, device=device)
 
 
 def _shapes(logits: Tensor, targets: Tensor) -> ObjectiveError:
