@@ -119,8 +119,16 @@ def threads(number: int) -> Iterator[None]:
 def predict(teacher: Teacher, source: Source, *, view: int = 0, batch_size: int = 512) -> Tensor:
     """What a teacher (or a model) answers for every row of a source: (n, K), or (n, members, K), float32 on the CPU."""
     answers = []
-    with torch.inference_mode(), Engine.pick().settings():
+    with torch.no_grad(), Engine.pick().settings():
         for start in range(0, len(source), batch_size):
-            index = torch.arange(start, min(start + batch_size, len(source)))
-            answers.append(teacher(source.fetch(index, view).inputs).detach().float().cpu())  # type: ignore[arg-type]
-    return torch.cat(answers).clone()
+            inputs = block(source, start, min(start + batch_size, len(source)), view)
+            answers.append(teacher(inputs).detach().float().cpu())
+    return torch.cat(answers)
+
+
+def block(source: Source, start: int, stop: int, view: int = 0) -> Tensor:
+    """The inputs of consecutive rows; a source may have a `block` of its own, which need not copy."""
+    own = getattr(source, "block", None)
+    if own is not None:
+        return own(start, stop, view)  # type: ignore[no-any-return]
+    return source.fetch(torch.arange(start, stop), view).inputs  # type: ignore[arg-type]

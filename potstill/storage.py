@@ -56,8 +56,11 @@ def make_folder(path: Path) -> Path:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write into, whole or absent: temporary name, flush, fsync, rename, fsync of the folder."""
+def writing(path: Path, *, more: bool = False) -> Iterator[BinaryIO]:
+    """A file to write into, whole or absent: temporary name, flush, fsync, rename, fsync of the folder.
+
+    `more`: another file of the same folder follows, whose fsync of the folder serves this one too.
+    """
     make_folder(path.parent)
     with explained(path):
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -72,7 +75,8 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             with suppress(OSError):
                 os.unlink(temporary)
             raise
-        sync_folder(path.parent)
+        if not more:
+            sync_folder(path.parent)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -847,3 +847,14 @@ def test_digits_come_from_the_cache(cache, monkeypatch) -> None:
     monkeypatch.setattr(checks, "inputs", lambda *a: pytest.fail("decoded again"))
     assert data.open("digits").describe() == first
     assert storage.cache_folder() == cache
+
+
+def test_a_block_is_what_fetch_gives() -> None:
+    rng = np.random.default_rng(0)
+    floats, bytes_ = rng.normal(size=(50, 7)).astype(np.float32), rng.integers(0, 255, (50, 1, 4, 4)).astype(np.uint8)
+    labels = np.arange(50) % 3
+    for inputs, arguments in ((floats, {"validation": 0, "test": 0}), (floats, {}), (bytes_, {"augment": ("flip",)})):
+        source = data.open((inputs, labels), **arguments).train  # type: ignore[arg-type]
+        for view in (0, 1):
+            wanted = source.fetch(torch.arange(3, min(20, len(source))), view).inputs  # type: ignore[arg-type]
+            assert torch.equal(source.block(3, 20, view), wanted)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from torch import nn
 
 import potstill.teachers as teachers_module
 from potstill.errors import TeacherError
@@ -177,3 +178,16 @@ REFUSED: list[tuple[str, Callable[[], Any], str]] = [
 def test_what_is_no_teacher_is_refused(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(TeacherError, match=message):
         make()
+
+
+@pytest.mark.parametrize("numpy", [False, True])
+def test_a_teacher_that_writes_into_its_inputs_does_not_touch_the_data(numpy: bool) -> None:
+    def spoil(inputs: Any) -> Any:
+        inputs *= 0
+        return inputs
+
+    module = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 3))
+    for teacher in (Function(spoil, kind="values", name="spoil", numpy=numpy), Torch(module)):
+        inputs = torch.full((2, 4), -1.0)
+        teacher(inputs)
+        assert torch.equal(inputs, torch.full((2, 4), -1.0))

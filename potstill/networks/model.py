@@ -48,10 +48,13 @@ class Model:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Logits (B, K), or (B, 1) for a binary task, for preprocessed inputs (B, *shape); no gradient, eval mode."""
-        self.network.eval()
+        if self.network.training:
+            self.network.eval()
         parameter = next(self.network.parameters(), None)
         with torch.no_grad():
-            answer: Tensor = self.network(inputs if parameter is None else inputs.to(parameter.device))
+            # A user's own network may write into its inputs, which may be the data itself.
+            own = inputs if self.specification is not None else inputs.clone()
+            answer: Tensor = self.network(own if parameter is None else own.to(parameter.device))
         return answer
 
     def preprocess(self, raw: Tensor) -> Tensor:

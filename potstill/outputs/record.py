@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from potstill import storage
-from potstill.engine import Engine
+from potstill.engine import Engine, block
 from potstill.errors import DataError, Interrupted, PotstillError, SettingError, TeacherError
 from potstill.outputs import journal as journals
 from potstill.outputs.check import as_members, check_classes, check_logits, check_values, must_be_teacher
@@ -202,7 +202,7 @@ class _Recorder:
 
     def _ask(self, view: int, start: int, size: int) -> Tensor:
         index = self.rows[start : start + size]
-        answers = as_members(self.teacher(self.source.fetch(index, view).inputs), size)  # type: ignore[arg-type]
+        answers = as_members(self.teacher(block(self.source, start, start + size, view)), size)
         kind = self.wanted["kind"]
         check_values(answers, index, kind=kind, limit=self.limit)
         if not self.checked:

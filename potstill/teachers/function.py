@@ -56,7 +56,9 @@ class Function:
     def __call__(self, inputs: Tensor) -> Tensor:
         """(B, ...) to (B, K), (B, 1) or (B, members, K)."""
         with torch.no_grad():
-            answers = self.fn(inputs.cpu().numpy() if self.numpy else inputs)
+            # A copy: the function may write into its inputs, which may be the data itself.
+            own = inputs.clone()
+            answers = self.fn(own.cpu().numpy() if self.numpy else own)
         if isinstance(answers, Tensor):
             return answers
         array = np.asarray(answers)

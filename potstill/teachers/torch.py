@@ -62,7 +62,8 @@ class Torch:
             for module in training:
                 object.__setattr__(module, "training", False)  # ten times cheaper than nn.Module's own setter
             with torch.no_grad():
-                answers = self.network(inputs if place is None else inputs.to(place.device))
+                # A copy: the network may write into its inputs, which may be the data itself.
+                answers = self.network(inputs.clone() if place is None else inputs.to(place.device, copy=True))
         finally:
             for module in training:
                 object.__setattr__(module, "training", True)
