@@ -178,7 +178,9 @@ def _training_pairs(first: TrainingPlan, second: TrainingPlan) -> dict[str, Pair
 
 
 def _network(model: Model) -> str | None:
-    return None if model.network is None else names.label("network", model.network)
+    if model.network is None:
+        return f"that of {model.weights}" if model.weights else None
+    return names.label("network", model.network)
 
 
 def _rows(plan: Tables, model: ModelPlan) -> str:
