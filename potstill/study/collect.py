@@ -82,12 +82,15 @@ class Reader:
         return None
 
     def teacher(self, family: Family, seed: int, split: str) -> Predictions | None:
-        """What a student's teachers predict: the mean of their probabilities; None if one has no predictions."""
+        """What a student's teachers predict: the mean over all their members' probabilities, which count alike in
+        training too; None if a teacher has no predictions."""
         told = [self.find(key).predictions.get(seed, {}).get(split) for key in family.teachers]
         if not told or any(one is None for one in told):
             return None
         rows = [one for one in told if one is not None]
-        mean = np.logaddexp.reduce([one.log_probs.astype(np.float64) for one in rows], axis=0) - np.log(len(rows))
+        members = np.array([self.tree.families[key].settings["members"] for key in family.teachers], np.float64)
+        weights = np.log(members / members.sum())[:, None, None]
+        mean = np.logaddexp.reduce(np.stack([one.log_probs for one in rows]).astype(np.float64) + weights, axis=0)
         return Predictions(mean.astype(np.float32), rows[0].labels, rows[0].labelled)
 
 
@@ -141,20 +144,18 @@ def _cost(reader: Reader, found: Found, workers: int) -> Cost | None:
         return None
     stored = storage.read_json(path)
     trained = [sum(row["seconds"] for row in rows) for rows in found.results.values()]
-    recorded = [
-        storage.read_json(reader.root / node.folder / "result.json")["seconds"]
-        for node in reader.tree.nodes.values()
-        if node.kind == "record"
-        and node.family == found.family.key
-        and (reader.root / node.folder / "result.json").is_file()
-    ]
+    recorded: dict[str, float] = {}  # by seed: a teacher may be recorded for several sets of views
+    for node in reader.tree.nodes.values():
+        result = reader.root / node.folder / "result.json"
+        if node.kind == "record" and node.family == found.family.key and result.is_file():
+            recorded[result.parent.name] = recorded.get(result.parent.name, 0.0) + storage.read_json(result)["seconds"]
     return Cost(
         parameters=stored["parameters"],
         multiply_adds=stored["multiply_adds"],
         bytes=stored["bytes"],
         latency=[Latency(**row) for row in stored["latency"]],
         train_seconds=float(np.mean(trained)),
-        record_seconds=float(np.mean(recorded)) if recorded else None,
+        record_seconds=float(np.mean(list(recorded.values()))) if recorded else None,
         workers=workers,
     )
 

@@ -53,9 +53,10 @@ def cost(key: str, other: str, models: Mapping[str, ModelResult]) -> str | None:
         return None
     parts = [_size(ours, theirs)]
     above, beside = _ancestors(key, models) - {key}, _ancestors(other, models)
-    extra = _seconds(above - beside, models)
-    if extra >= 0.05:
-        parts.append(f"its teacher adds {_duration(extra)} of training and recording per seed")
+    for shared, often in ((False, "per seed"), (True, "once for all seeds")):
+        extra = _seconds({name for name in above - beside if models[name].shared is shared}, models)
+        if extra >= 0.05:
+            parts.append(f"its teacher adds {_duration(extra)} of training and recording {often}")
     return "; ".join(parts)
 
 
