@@ -9,6 +9,7 @@ from potstill.study import words
 from potstill.study.collect import Found, Reader, phis
 from potstill.study.plan import Plan, differences
 from potstill.study.results import ModelResult, Verdict
+from potstill.study.tree import Family
 from potstill.study.verdict import judge
 
 
@@ -45,10 +46,10 @@ def _verdict(
     look: int,
 ) -> Verdict:
     ours, theirs = reader.find(pair[0]), reader.find(pair[1])
-    seeds = [seed for seed in ours.seeds if seed in theirs.seeds]
+    planned = _fresh(ours.family, theirs.family, plan.seed_list)
+    seeds = [seed for seed in ours.seeds if seed in theirs.seeds and seed in planned]
     classes = len(next(iter(ours.predictions.values()))["test"].log_probs[0]) if seeds else 2
     metric = metrics.get(plan.verdict.metric, classes=classes)
-    here = ours.family.plan if len(ours.family.point) >= len(theirs.family.point) else theirs.family.plan
     return judge(
         metric,
         phis(ours, metric, seeds, reader),
@@ -56,15 +57,29 @@ def _verdict(
         model=pair[0],
         baseline=pair[1],
         seeds=seeds,
-        planned_seeds=plan.seed_list,
+        planned_seeds=planned,
         failed=_failed(ours) + _failed(theirs),
         margin=plan.verdict.margin,
         comparisons=comparisons,
-        shared_teacher=_shared_teacher(ours, reader),
-        differs_in=differences(here, ours.family.model, theirs.family.model),
+        shared_teacher=_shared_teacher(ours, reader) or _shared_teacher(theirs, reader),
+        differs_in=differences(_there(plan, ours.family, theirs.family), ours.family.model, theirs.family.model),
         look=look,
         cost=words.cost(pair[0], pair[1], models),
     )
+
+
+def _fresh(ours: Family, theirs: Family, seeds: list[int]) -> list[int]:
+    """The seeds of which each brings a training of its own; only the first where both models are shared by all."""
+    first: dict[tuple[str, str], int] = {}
+    for seed in seeds:
+        first.setdefault((ours.units[seed], theirs.units[seed]), seed)
+    return list(first.values())
+
+
+def _there(plan: Plan, ours: Family, theirs: Family) -> Plan:
+    """The plan at a point of the sweep where both models are what they are."""
+    wanted = {**ours.point, **theirs.point}.items()
+    return next(point.plan for point in plan.points() if all(point.settings.get(key) == x for key, x in wanted))
 
 
 def _failed(found: Found) -> list[str]:
