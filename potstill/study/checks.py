@@ -169,8 +169,16 @@ def _judged_name(plan: Tables, name: str, path: Path, where: Where) -> None:
     _model_name(name, path, plan.models, where)
     if name not in judged(plan.models):
         raise where.fault(path, f'"{name}" is given by its outputs, which say nothing about test examples.')
-    if names.metric_needs_teacher(plan.verdict.metric) and not plan.models[name].teacher:
-        raise where.fault(path, f'"{plan.verdict.metric}" compares a model with its teacher, and "{name}" has none.')
+    if names.metric_needs_teacher(plan.verdict.metric):
+        metric = plan.verdict.metric
+        if not plan.models[name].teacher:
+            raise where.fault(path, f'"{metric}" compares a model with its teacher, and "{name}" has none.')
+        for teacher in set(plan.models[name].teacher) - set(judged(plan.models)):
+            raise where.fault(
+                path,
+                f'"{metric}" compares a model with its teacher on test examples, and "{teacher}", the teacher of '
+                f'"{name}", is given by its outputs, which say nothing about them.',
+            )
 
 
 def _published(plan: Tables, where: Where) -> None:

@@ -198,7 +198,9 @@ class Plan:
         pairs = family.comparisons(self.models, self.baseline)
         if not names.metric_needs_teacher(self.verdict.metric):
             return pairs
-        return [pair for pair in pairs if all(self.models[name].teacher for name in pair)]
+        told = [name for name, model in self.models.items() if model.teacher]
+        told = [name for name in told if set(self.models[name].teacher) <= set(family.judged(self.models))]
+        return [pair for pair in pairs if set(pair) <= set(told)]
 
     def _known(self, model: str) -> str:
         if model not in self.models:
