@@ -106,6 +106,22 @@ def units(root: Path, tree: Tree) -> dict[str, tuple[Family, int, list[str]]]:
     return found
 
 
+def check_test_examples(root: Path, tree: Tree) -> None:
+    """Raises `RunError` where models were evaluated on different test examples: the test data changed in between."""
+    first: dict[str, tuple[str, str]] = {}  # data -> (unit, fingerprint of its test examples)
+    for unit, (family, _, _) in units(root, tree).items():
+        found = storage.read_json(root / unit / "evaluation.json").get("test")
+        data = storage.canonical(storage.plain({**data_table(family.plan), "labelled": None}))
+        if found is None:
+            continue  # written before this was noted
+        before, wanted = first.setdefault(data, (unit, found))
+        if found != wanted:
+            raise RunError(
+                f"{root / unit} was evaluated on other test examples than {root / before}: the test data has changed "
+                "since. Run with --fresh to start anew, or choose another --out."
+            )
+
+
 def note_read(root: Path, plan: Plan, seeds: list[int], units_read: int) -> None:
     """One line in `test_reads.jsonl`, before the test set is opened."""
     line = {
@@ -119,18 +135,23 @@ def note_read(root: Path, plan: Plan, seeds: list[int], units_read: int) -> None
 
 def plan_fingerprint(plan: Plan) -> str:
     """Hash of all that decides the models (not of seeds, verdict, title)."""
-    return storage.fingerprint(storage.plain([data_table(plan), {m: plan.resolved(m).to_dict() for m in plan.order()}]))
+    decides: list[Any] = [data_table(plan), {m: plan.resolved(m).to_dict() for m in plan.order()}]
+    sweep = [point.settings for point in plan.points() if point.settings]
+    return storage.fingerprint(storage.plain([*decides, sweep] if sweep else decides))
 
 
-def test_reads(root: Path) -> TestReads:
+def test_reads(root: Path, plan: Plan) -> TestReads:
     """How often the test set was read in this folder, by how many plans, and how many looks that makes.
 
-    A look is a plan with its seeds: reading again for the same ones (after an interruption) shows nothing new.
+    A look is a plan with its seeds: reading again for the same ones (after an interruption) shows nothing new. `plan`
+    is the present one: some of the seeds or models that were read before, chosen afterwards, are another look.
     """
     path = root / READS
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     lines = [json.loads(line) for line in text.splitlines() if line]
     looks = {(line["plan"], tuple(line["seeds"])) for line in lines}
+    if looks:
+        looks.add((plan_fingerprint(plan), tuple(plan.seed_list)))
     return TestReads(count=len(lines), plans=len({line["plan"] for line in lines}), looks=len(looks))
 
 

@@ -22,7 +22,7 @@ from potstill.study.answers import known_rows, seed_of, stored
 from potstill.study.estimate import Rehearsal, Speed, estimate
 from potstill.study.run import Facts, Job, file_hash
 from potstill.study.tree import Family, Node, Tree, data_table, expand
-from potstill.study.worker import open_data, training_of
+from potstill.study.worker import forget, open_data, training_of
 from potstill.teachers import Ensemble
 from potstill.training.fit import fit
 from potstill.training.settings import Training
@@ -42,6 +42,7 @@ def rehearse(job: Job) -> Rehearsal:
     Nothing is written but into a temporary folder. Raises what the study itself would raise, with a note that names
     the model.
     """
+    forget(job.began)
     facts = Facts(job.data_folder)
     tree = expand(job.plan, facts, file_hash)
     rows = _rows(data_table(job.plan), job)

@@ -17,7 +17,7 @@ from potstill.study.plan import Plan
 from potstill.study.pool import STOPPED, run_all, run_wave, stop_on_signal
 from potstill.study.results import Published, Results
 from potstill.study.tree import Family, Node, Tree, data_table, expand
-from potstill.study.worker import STOP, Outcome, Place, data_facts, evaluate_unit
+from potstill.study.worker import STOP, Outcome, Place, data_facts, evaluate_unit, forget
 from potstill.training.settings import Training
 
 _STEP = 1e7  # what a step of a tiny network costs besides its products, in multiply-adds
@@ -50,11 +50,12 @@ class Job:
     data_folder: str | None
     workers: int
     listener: Listener
+    began: int = field(default_factory=time.time_ns)
 
     @property
     def place(self) -> Place:
         """What the workers are told."""
-        return Place(self.root, self.data_folder, os.getpid())
+        return Place(self.root, self.data_folder, os.getpid(), self.began)
 
     def say(self, kind: str, text: str, **numbers: Any) -> None:
         """Tell the listener, and the log."""
@@ -72,6 +73,7 @@ def run(job: Job, *, fresh: bool = False) -> Results:
     with storage.lock(job.root), engine.threads(1):
         began = time.monotonic()
         folder.prepare(job.root, job.plan, fresh=fresh)
+        forget(job.began)
         facts = Facts(job.data_folder)
         tree = expand(job.plan, facts, file_hash)
         todo = folder.missing(job.root, tree)
@@ -79,6 +81,7 @@ def run(job: Job, *, fresh: bool = False) -> Results:
         with stop_on_signal(job.place, lambda text: job.say("stop", text)):
             _train_all(job, tree, todo, facts)
             _evaluate_all(job, tree)
+            folder.check_test_examples(job.root, tree)
             _measure_costs(job, tree)
         return write_results(job, tree, facts, time.monotonic() - began)
 
@@ -192,7 +195,10 @@ def _measure_costs(job: Job, tree: Tree) -> None:
     for family in tree.families.values():
         unit = next((u for u in family.units.values() if u in units), None)
         path = job.root / Path(next(iter(family.units.values()))).parent / "cost.json"
-        if unit is None or (path.is_file() and storage.read_json(path)["measured"] == [list(p) for p in pairs]):
+        if unit is None:
+            continue
+        measured = {"measured": [list(pair) for pair in pairs], "members": len(units[unit][2])}
+        if path.is_file() and measured.items() <= storage.read_json(path).items():
             continue
         if job.place.stopping():
             raise Interrupted(STOPPED)
@@ -201,12 +207,12 @@ def _measure_costs(job: Job, tree: Tree) -> None:
         rows = [(batch, threads, *evaluation.latency(models, batch, threads)) for batch, threads in pairs]
         latency = [dict(zip(("batch", "threads", "median_ms", "p90_ms"), row, strict=True)) for row in rows]
         size = storage.plain(evaluation.cost(models))
-        storage.write_json(path, {**size, "latency": latency, "measured": [list(pair) for pair in pairs]})
+        storage.write_json(path, {**size, "latency": latency, **measured})
 
 
 def write_results(job: Job, tree: Tree, facts: Facts, seconds: float) -> Results:
     """results.json and figures.json from what the folder holds."""
-    plan, reader = job.plan, collect.Reader(job.root, tree)
+    plan, reader, reads = job.plan, collect.Reader(job.root, tree), folder.test_reads(job.root, job.plan)
     models = {key: collect.model_result(reader, key, plan, job.workers) for key in tree.families}
     before = job.root / "results.json"
     earlier = storage.read_json(before).get("seconds", 0.0) if before.is_file() else 0.0
@@ -223,9 +229,9 @@ def write_results(job: Job, tree: Tree, facts: Facts, seconds: float) -> Results
         seeds=plan.seed_list,
         data={**storage.plain(known), "plan": data_table(plan)},
         models=models,
-        verdicts=verdicts(plan, reader, models, folder.test_reads(job.root).looks),
+        verdicts=verdicts(plan, reader, models, reads.looks),
         published=[Published(source=p.source, metrics=p.metrics) for p in [plan.published] if p is not None],
-        test_reads=folder.test_reads(job.root),
+        test_reads=reads,
         plan=plan.to_dict(),
         plan_toml=plan.to_toml(),
         environment=environment,

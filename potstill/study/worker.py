@@ -24,6 +24,7 @@ from potstill.study.answers import manifests_of, models_as_teacher, seed_of, tea
 from potstill.study.tree import FORMAT, Node
 from potstill.training.fit import fit
 from potstill.training.settings import Training
+from potstill.types import Source
 
 STOP = ".stop"
 RUNNING = ".running"
@@ -41,11 +42,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a study runs: its folder, the user's data folder, and the parent's process number."""
+    """Where a study runs: its folder, the user's data folder, the parent's process number, and when it began."""
 
     root: Path
     data_folder: str | None
     parent: int
+    began: int = 0
 
     def stopping(self) -> bool:
         """Whether the parent asked everybody to save and leave."""
@@ -54,6 +56,16 @@ class Place:
     def running(self, folder: str) -> Path:
         """The file that says which process works on a node, and how far it is."""
         return self.root / RUNNING / (storage.fingerprint(folder)[:16] + ".json")
+
+
+_BEGAN = [0]
+
+
+def forget(began: int) -> None:
+    """Drop the data that this process keeps from an earlier run: files may have changed since."""
+    if _BEGAN[0] != began:
+        _BEGAN[0] = began
+        _open.cache_clear()
 
 
 @lru_cache(maxsize=4)
@@ -102,6 +114,7 @@ def run_node(node: Node, place: Place) -> Outcome:
         if place.stopping():
             return Outcome(node.folder, "interrupted")
         _mark(marker, node, 0, 1)
+        forget(place.began)
         {"train": _train, "record": _record}[node.kind](node, place)
         return Outcome(node.folder, "done", seconds=time.monotonic() - began)
     except Interrupted:
@@ -225,6 +238,7 @@ def evaluate_unit(unit: str, folders: list[str], table: Mapping[str, Any], seed:
     if place.stopping():
         return Outcome(unit, "interrupted")
     try:
+        forget(place.began)
         data = open_data(table, seed, place.data_folder, ("train", "validation", "test"))
         model = models_as_teacher(place.root, folders)
         folder = place.root / unit
@@ -235,11 +249,21 @@ def evaluate_unit(unit: str, folders: list[str], table: Mapping[str, Any], seed:
         }
         storage.write_json(
             folder / "evaluation.json",
-            {"format": FORMAT, "sha256": hashes, "models": evaluated_models(place.root, folders)},
+            {
+                "format": FORMAT,
+                "sha256": hashes,
+                "models": evaluated_models(place.root, folders),
+                "test": None if data.test is None else _test_fingerprint(data.test),
+            },
         )
         return Outcome(unit, "done", seconds=time.monotonic() - began)
     except (UsageError, StorageError) as error:
         return Outcome(unit, "refused", f"{type(error).__name__}: {error}")
+
+
+def _test_fingerprint(test: Source) -> str:
+    """Hash of the test examples, their order and their labels."""
+    return storage.fingerprint([test.fingerprint(), storage.tensor_sha256(test.labels)])
 
 
 def evaluated_models(root: Path, folders: list[str]) -> list[str]:
