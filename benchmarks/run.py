@@ -23,7 +23,7 @@ from potstill.study.study import Study
 from potstill.training.order import epoch_rows
 
 ROWS, FEATURES, CLASSES, BATCH = 60_000, 784, 10, 128
-STEPS = 2 * -(-ROWS // BATCH)
+EPOCHS = 3
 
 
 def turns(contestants: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
@@ -87,18 +87,18 @@ def distill() -> None:
     teacher = ps.fit("mlp:32", data, steps=20, batch_size=BATCH)
     with tempfile.TemporaryDirectory() as folder:
         stored = ps.record(teacher, data.train, folder)
-        common = {"batch_size": BATCH, "epochs": 2, "select": "last", "monitor": "train_objective"}
+        common = {"batch_size": BATCH, "epochs": EPOCHS, "select": "last", "monitor": "train_objective"}
         hinton = ps.objectives.hinton(temperature=4.0, alpha=0.1)
         seconds = turns(
             {
                 "distilled": lambda: ps.fit("mlp:100", data, hinton, teacher=stored, **common),
                 "hard": lambda: ps.fit("mlp:100", data, **common),
-                "hand": lambda: hand_loop(inputs, labels, 2),
-                "plain": lambda: plain_loop(inputs, labels, 2),
+                "hand": lambda: hand_loop(inputs, labels, EPOCHS),
+                "plain": lambda: plain_loop(inputs, labels, EPOCHS),
             },
-            repeats=7,
+            repeats=9,
         )
-    samples = 2 * ROWS
+    samples = EPOCHS * ROWS
     for name, title in (
         ("distilled", "distilled from recorded outputs"), ("hard", "hard labels, fit"),
         ("hand", "hard labels, loop by hand"), ("plain", "hard labels, DataLoader and default Adam"),

@@ -56,11 +56,22 @@ class ArraySource:
         View 0 is plain; views 1, 2, ... are augmented before preprocessing, keyed by (view, index). Indices outside
         [0, n) raise `IndexError`.
         """
-        selection = self.selection
-        # index_select makes a copy of our own, so that the arithmetic may be in place.
-        raw = self.raw.index_select(0, index if selection is None else selection.index_select(0, index))
-        inputs = self._prepared(raw, index, view)
+        inputs = self.inputs(index, view)
         return Batch(inputs, self.labels.index_select(0, index), self.labelled.index_select(0, index), index)
+
+    def inputs(self, index: Tensor, view: int = 0) -> Tensor:
+        """The inputs of `fetch` alone, for whoever has the labels already."""
+        selection = self.selection
+        raw = self.raw.index_select(0, index if selection is None else selection.index_select(0, index))
+        inputs = self.augment(raw, index, view) if view and self.augment.steps else raw
+        inputs = inputs.to(torch.float32)
+        preprocessing = self.spec.preprocessing
+        # index_select has made a copy of our own, so the arithmetic may be in place.
+        if preprocessing.scale != 1.0:
+            inputs.mul_(preprocessing.scale)
+        if preprocessing.offset != 0.0:
+            inputs.add_(preprocessing.offset)
+        return inputs
 
     def block(self, start: int, stop: int, view: int = 0) -> Tensor:
         """The inputs of the rows start .. stop-1: those of `fetch`, but the data itself where that can be.
@@ -71,18 +82,8 @@ class ArraySource:
         preprocessing = self.spec.preprocessing
         touched = preprocessing != Preprocessing() or self.raw.dtype != torch.float32 or (view and self.augment.steps)
         if self.selection is not None or touched:
-            return self.fetch(index, view).inputs  # type: ignore[arg-type]
+            return self.inputs(index, view)
         return self.raw[start:stop]
-
-    def _prepared(self, raw: Tensor, index: Tensor, view: int) -> Tensor:
-        inputs = self.augment(raw, index, view) if view and self.augment.steps else raw
-        inputs = inputs.to(torch.float32)
-        preprocessing = self.spec.preprocessing
-        if preprocessing.scale != 1.0:
-            inputs.mul_(preprocessing.scale)
-        if preprocessing.offset != 0.0:
-            inputs.add_(preprocessing.offset)
-        return inputs
 
     def fingerprint(self) -> str:
         """sha256 (hex) over shape, dtype and the sha256 of every row's raw bytes, in order: of the examples alone.

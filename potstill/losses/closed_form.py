@@ -64,6 +64,7 @@ class ClosedForm:
         temperatures = torch.tensor([target.temperature for target in targets])
         self._inverse = None if bool((temperatures == 1).all()) else (1 / temperatures)[:, None, None]
         self._factors = 1 / temperatures
+        self._by_size: dict[int, Tensor] = {}  # of an epoch's batches: two sizes, the last being smaller
 
     @staticmethod
     def size(rows: int, classes: int, terms: int) -> int:
@@ -88,12 +89,12 @@ class ClosedForm:
             stacked = stacked * self._inverse
         log_q = torch.log_softmax(stacked, 1)
         looked = self._table.index_select(0, index).view(size, count, classes + 2).permute(1, 2, 0)
-        weights, mass, constant = looked[:, :classes], looked[:, classes : classes + 1], looked[:, classes + 1]
-        values = (constant.sum(1) - (log_q * weights).sum((1, 2))).tolist()
+        weights, mass, constant = looked.split_with_sizes((classes, 1, 1), 1)
+        values = torch.add(constant.sum((1, 2)), (log_q * weights).sum((1, 2)), alpha=-1).tolist()
         gradient = log_q.exp_().mul_(mass).sub_(weights)
-        if count == 1:
-            flat = gradient[0].mul_(self._factors[0] / size)
-        else:
-            flat = ((self._factors / size) @ gradient.flatten(1)).view(classes, size)
+        factors = self._by_size.get(size)
+        if factors is None:
+            factors = self._by_size[size] = self._factors / size
+        flat = gradient[0].mul_(factors) if count == 1 else (factors @ gradient.flatten(1)).view(classes, size)
         flat = flat[1:] if binary else flat
         return [value / size for value in values], flat.t().to(logits.dtype)

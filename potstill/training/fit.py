@@ -188,14 +188,14 @@ def _stepper(task: Task, optimizer: torch.optim.Optimizer) -> Callable[[Tensor, 
     clip, parameters, penalties = task.training.clip, list(network.parameters()), task.penalties
     plain = engine.device == "cpu" and not engine.channels_last
     loss, n = Loss(task), len(source)
+    inputs_alone = getattr(source, "inputs", None) if loss.fixed and plain else None
 
     def step_once(index: Tensor, view: int, state: State) -> None:
-        batch = source.fetch(index, view)  # type: ignore[arg-type]
-        if not plain:
-            batch = engine.move(batch)
+        batch = engine.move(source.fetch(index, view)) if inputs_alone is None else None  # type: ignore[arg-type]
+        inputs = inputs_alone(index, view) if batch is None else batch.inputs
         reseed_step(seed, state.step)
         with engine.autocast():
-            logits = network(batch.inputs)
+            logits = network(inputs)
         if state.step == 0:
             refuse_probabilities(logits)
         values, roots, gradients = loss(logits, batch, index, view)

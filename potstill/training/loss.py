@@ -24,7 +24,7 @@ class Loss:
     def __init__(self, task: Task) -> None:
         self.objective, self.answers, self.source = task.objective, task.answers, task.train
         self.smoothing = task.training.label_smoothing
-        self._fixed = task.engine.device == "cpu" and self._can_be_fixed()
+        self.fixed = task.engine.device == "cpu" and self._can_be_fixed()
         self._form: ClosedForm | None = None
         self._view: int | None = None
 
@@ -47,8 +47,9 @@ class Loss:
             self._form, self._view = ClosedForm(targets), view
         return self._form
 
-    def __call__(self, logits: Tensor, batch: Batch, index: Tensor, view: int) -> Roots:
-        if self._fixed:
+    def __call__(self, logits: Tensor, batch: Batch | None, index: Tensor, view: int) -> Roots:
+        """`batch` may be None where the loss is `fixed`: the table holds what it needs."""
+        if self.fixed or batch is None:
             form = self._closed_form(view)
             means, gradient = form(logits.detach(), index)
             return dict(zip(form.names, means, strict=True)), [logits], [gradient]
