@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
+import potstill as ps
 from potstill import storage
 from potstill.errors import PlanError, RunError
 from potstill.evaluation import load_predictions
@@ -158,3 +161,30 @@ def test_agreement_needs_a_teacher_that_can_be_asked_about_test_examples(tmp_pat
         Study.open(toy(models, verdict={"metric": "agreement", "compare": [["b", "a"]]}), folder=tmp_path / "run")
     plan = Study.open(toy(models, verdict={"metric": "agreement"}), folder=tmp_path / "run").plan
     assert plan.comparisons() == []
+
+
+@pytest.mark.parametrize("answers", ["stored", "live"])
+def test_what_is_watched_on_validation_data_is_what_training_minimises(tmp_path: Path, answers: str) -> None:
+    """With 30 labels among 300 validation rows: means over the rows that the objective can use, not over all."""
+    taught = {
+        "network": "mlp:4",
+        "teacher": "teacher",
+        "objective": {"name": "hinton", "alpha": 0.5},
+        "training": {"select": "last"},
+    }
+    models = {"same": taught | {"known": "labelled", "answers": answers}}
+    data = {"source": "digits", "test": 300, "validation": 300, "labelled": 30}
+    run(toy(models, data=data, seeds=1), tmp_path / "run")
+    folder = tmp_path / "run/models"
+    rows = (folder / "alone/seed-0/history.jsonl").read_text().splitlines()
+    for row in map(json.loads, rows):
+        assert row["validation_objective"] == pytest.approx(row["validation_cross_entropy"], rel=1e-5)
+    last = json.loads((folder / "same/seed-0/history.jsonl").read_text().splitlines()[-1])
+    own, teacher = (ps.load(folder / f"{name}/seed-0") for name in ("same", "teacher"))
+    validation = ps.data.open(**data, seed=0).validation
+    assert validation is not None
+    batch = validation.fetch(validation.labelled.nonzero()[:, 0], 0)  # type: ignore[arg-type]
+    q, p = (model(batch.inputs).double() for model in (own, teacher))
+    soft = 16 * nn.functional.kl_div((q / 4).log_softmax(1), (p / 4).softmax(1), reduction="batchmean")
+    wanted = 0.5 * nn.functional.cross_entropy(q, batch.labels) + 0.5 * soft
+    assert last["validation_objective"] == pytest.approx(wanted.item(), rel=1e-4)

@@ -38,13 +38,20 @@ def teachers(node: Node, root: Path, data: Data, train: Source) -> tuple[Answers
             )
         teacher = models_as_teacher(root, [folder for work in told for folder in work["models"]])
         live: Answers = Live(teacher, train).with_known(known_rows(node, data))
-        return live, Live(teacher, data.validation) if data.validation is not None else None
+        return live, _watched(node, data, Live(teacher, data.validation)) if data.validation is not None else None
     kept = [stored(root, work, data.train, "train") for work in told]
     answers = (kept[0] if len(kept) == 1 else Stored.combine(kept)).with_known(known_rows(node, data))
     if data.validation is None or any("file" in work for work in told):
         return answers, None
     looked = [stored(root, work, data.validation, "validation") for work in told]
-    return answers, looked[0] if len(looked) == 1 else Stored.combine(looked)
+    return answers, _watched(node, data, looked[0] if len(looked) == 1 else Stored.combine(looked))
+
+
+def _watched(node: Node, data: Data, answers: Live | Stored) -> Answers:
+    """Answers on validation rows; those with a label where the teacher is asked about labelled rows only."""
+    if node.work["known"] != "labelled" or data.validation is None:
+        return answers
+    return answers.with_known(data.validation.labelled)
 
 
 def stored(root: Path, work: Mapping[str, Any], source: Source, split: str) -> Stored:

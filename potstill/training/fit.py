@@ -184,15 +184,12 @@ def _loop(task: Task, state: State, optimizer: torch.optim.Optimizer, save: Call
 
 def _stepper(task: Task, optimizer: torch.optim.Optimizer) -> Callable[[Tensor, int, State], None]:
     """One optimiser step as a closure: everything that does not change between steps is looked up once."""
-    network, source, engine, seed = task.network, task.train, task.engine, task.seed
+    network, engine, seed = task.network, task.engine, task.seed
     clip, parameters, penalties = task.training.clip, list(network.parameters()), task.penalties
-    plain = engine.device == "cpu" and not engine.channels_last
-    loss, n = Loss(task), len(source)
-    inputs_alone = getattr(source, "inputs", None) if loss.fixed and plain else None
+    loss, n = Loss(task), len(task.train)
 
     def step_once(index: Tensor, view: int, state: State) -> None:
-        batch = engine.move(source.fetch(index, view)) if inputs_alone is None else None  # type: ignore[arg-type]
-        inputs = inputs_alone(index, view) if batch is None else batch.inputs
+        batch, inputs = loss.take(index, view)
         reseed_step(seed, state.step)
         with engine.autocast():
             logits = network(inputs)

@@ -25,6 +25,11 @@ class Loss:
         self.objective, self.answers, self.source = task.objective, task.answers, task.train
         self.smoothing = task.training.label_smoothing
         self.fixed = task.engine.device == "cpu" and self._can_be_fixed()
+        plain = not task.engine.channels_last
+        self._move, self._inputs = (
+            task.engine.move,
+            getattr(task.train, "inputs", None) if self.fixed and plain else None,
+        )
         self._form: ClosedForm | None = None
         self._view: int | None = None
 
@@ -46,6 +51,13 @@ class Loss:
             targets = self.objective.targets(whole, len(self.source.spec.classes))  # type: ignore[attr-defined]
             self._form, self._view = ClosedForm(targets), view
         return self._form
+
+    def take(self, index: Tensor, view: int) -> tuple[Batch | None, Tensor]:
+        """The rows of a step and their inputs, on the device; inputs alone where the table holds the rest."""
+        if self._inputs is not None:
+            return None, self._inputs(index, view)
+        batch = self._move(self.source.fetch(index, view))  # type: ignore[arg-type]
+        return batch, batch.inputs
 
     def __call__(self, logits: Tensor, batch: Batch | None, index: Tensor, view: int) -> Roots:
         """`batch` may be None where the loss is `fixed`: the table holds what it needs."""

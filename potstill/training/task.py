@@ -121,6 +121,8 @@ def pick_monitor(
         changes["monitor"] = "train_objective"
     elif training.monitor == "objective" and getattr(objective, "needs_teacher", False) and answers is None:
         changes["monitor"] = "train_objective" if unlabelled else "cross_entropy"
+    elif training.monitor == "objective" and unlabelled and answers is None:
+        changes["monitor"] = "train_objective"  # labels are all that it could be measured with
     return Training.of(training, changes)
 
 

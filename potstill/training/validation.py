@@ -14,6 +14,7 @@ from potstill import metrics
 from potstill.engine import Engine
 from potstill.errors import SettingError
 from potstill.losses import class_logits
+from potstill.training.order import usable_rows
 from potstill.types import Answers, Batch, ObjectiveFunction, Outputs, Source
 
 _KEPT_BYTES = 64 << 20
@@ -24,12 +25,14 @@ class Validation:
     """Validation data, ready to be asked again and again.
 
     `objective` is None where it cannot be had there: it needs a teacher whose answers for these rows are not given.
+    `usable` (n,) bool: the rows that it learns something from, by the rule of the training rows.
     """
 
     source: Source
     answers: Answers | None
     objective: ObjectiveFunction | None
     metrics: Sequence[metrics.Metric]
+    usable: Tensor
     kept: tuple[Batch, ...] | None
     batch_size: int = 1024
 
@@ -45,7 +48,15 @@ class Validation:
         for metric in chosen:
             if metric.needs_teacher:
                 raise SettingError(f'"{metric.name}" needs a teacher and cannot be watched during training.')
-        plain = Validation(source, answers, objective if can else None, chosen, None)
+        rows = usable_rows(
+            source.labelled,
+            None if answers is None else answers.known,
+            needs_labels=getattr(objective, "needs_labels", True),
+            needs_teacher=getattr(objective, "needs_teacher", answers is not None),
+        )
+        usable = torch.zeros(len(source), dtype=torch.bool)
+        usable[rows] = True
+        plain = Validation(source, answers, objective if can and len(rows) else None, chosen, usable, None)
         small = 4 * len(source) * int(np.prod(source.spec.shape)) <= _KEPT_BYTES
         return replace(plain, kept=tuple(plain.fetch())) if small else plain
 
@@ -61,12 +72,14 @@ class Validation:
         return Batch(plain.inputs, plain.labels, plain.labelled, index, self.answers.lookup(index, 0))  # type: ignore[arg-type]
 
     def measure(self, network: nn.Module, engine: Engine) -> dict[str, float]:
-        """`validation_objective`: the sum of terms, a mean over all rows; `validation_<metric>`: over labelled rows.
+        """`validation_objective`: the sum of terms, a mean over the usable rows, as in training, so that both can be
+        compared; `validation_<metric>`: over labelled rows.
 
         A network whose logits are not finite gets `validation_logits` NaN instead.
         """
         network.eval()
         total, logits = 0.0, []
+        usable = None if bool(self.usable.all()) else self.usable
         starts = range(0, len(self.source), self.batch_size)
         with torch.inference_mode():
             for batch in self.kept or map(self._batch, starts):
@@ -75,9 +88,10 @@ class Validation:
                     answer: Tensor = network(moved.inputs)
                 if self.objective is not None:
                     terms = self.objective(Outputs(answer), moved)
-                    total += sum(float(term.double().sum()) for term in terms.values())
+                    told = None if usable is None else usable.index_select(0, batch.index)
+                    total += sum(_total(term, told) for term in terms.values())
                 logits.append(answer.float().cpu())
-        found = {} if self.objective is None else {"validation_objective": total / len(self.source)}
+        found = {} if self.objective is None else {"validation_objective": total / int(self.usable.sum())}
         whole = torch.cat(logits)
         if not bool(whole.isfinite().all()):
             return {"validation_logits": math.nan}  # the loop stops the training
@@ -89,3 +103,8 @@ class Validation:
                 with np.errstate(all="ignore"):
                     found[f"validation_{metric.name}"] = metric.value(chosen, labels)
         return found
+
+
+def _total(term: Tensor, rows: Tensor | None) -> float:
+    term = term.double()
+    return float(term.sum() if rows is None else term[rows.to(term.device)].sum())
