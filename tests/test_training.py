@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -337,6 +338,16 @@ def test_the_monitor_falls_back_aloud(digits: Any, teacher: Any, tmp_path: Path)
     data = ps.data.open("digits", test=600, validation=0, splits=("train", "validation"))
     model = ps.fit("linear", data, epochs=1)
     assert (model.info["monitor"], model.info["select"]) == ("train_objective", "last")
+
+
+@pytest.mark.parametrize("alpha", [None, 1.0])
+def test_without_validation_labels_hard_labels_are_watched_in_training(digits: Any, teacher: Any, alpha: Any) -> None:
+    bare = digits.validation.with_labelled(torch.zeros(len(digits.validation), dtype=torch.bool))
+    taught = {} if alpha is None else {"objective": ps.objectives.hinton(alpha=alpha), "teacher": teacher}
+    model = ps.fit("linear", dataclasses.replace(digits, validation=bare), epochs=4, patience=1, **taught)
+    assert (model.info["monitor"], model.info["select"]) == ("train_objective", "last")
+    assert not model.info["stopped_early"]
+    assert "validation_objective" not in model.history[-1]
 
 
 # ---------------------------------------------------------------- continuing

@@ -119,10 +119,13 @@ def pick_monitor(
     watched = training.monitor not in ("objective", "train_objective")
     if empty or (watched and unlabelled):
         changes["monitor"] = "train_objective"
-    elif training.monitor == "objective" and getattr(objective, "needs_teacher", False) and answers is None:
-        changes["monitor"] = "train_objective" if unlabelled else "cross_entropy"
-    elif training.monitor == "objective" and unlabelled and answers is None:
-        changes["monitor"] = "train_objective"  # labels are all that it could be measured with
+    elif training.monitor == "objective":
+        asks = getattr(objective, "needs_teacher", answers is not None)
+        told = asks and answers is not None and bool(answers.known.any())
+        if unlabelled and not told:  # no row that the objective could be measured on
+            changes["monitor"] = "train_objective"
+        elif asks and answers is None:
+            changes["monitor"] = "cross_entropy"
     return Training.of(training, changes)
 
 
