@@ -420,6 +420,15 @@ def test_stopped_in_the_middle_of_an_epoch(digits: Any, tmp_path: Path, monkeypa
     assert straight.history == continued.history
 
 
+def test_a_training_is_not_continued_with_other_validation_data(digits: Any, tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"folder": tmp_path, "batch_size": 16, "epochs": 3}
+    with pytest.raises(Interrupted):
+        ps.fit("linear", digits, should_stop=lambda: True, **arguments)
+    bare = digits.validation.with_labelled(torch.arange(len(digits.validation)) < 50)
+    with pytest.raises(RunError, match="another training: validation"):
+        ps.fit("linear", dataclasses.replace(digits, validation=bare), **arguments)
+
+
 KILLED = """
 import sys, potstill as ps, torch
 torch.set_num_threads(1)

@@ -72,6 +72,14 @@ def describe_objective(objective: ObjectiveFunction) -> Any:
     return {"name": getattr(objective, "__qualname__", repr(type(objective))), "settings": {}}
 
 
+def describe_validation(source: Source | None, answers: Answers | None) -> list[str | None]:
+    """What the validation data and the teacher's answers there are; they decide which weights are kept."""
+    if source is None:
+        return []
+    told = None if answers is None else answers.fingerprint()
+    return [source.fingerprint(), *map(storage.tensor_sha256, (source.labels, source.labelled)), told]
+
+
 def pick_answers(
     teacher: Answers | Teacher | None, for_validation: Answers | None, train: Source, validation: Source | None
 ) -> tuple[Answers | None, Answers | None]:
