@@ -164,6 +164,7 @@ BAD: list[tuple[dict[str, str], str, int, str]] = [
     ({BASELINE: '[sweep]\n"verdict.margin" = [1]'}, 'sweep."verdict.margin"', 14, "cannot be swept"),
     ({BASELINE: '[sweep]\n"data.labelled" = []'}, 'sweep."data.labelled"', 14, "empty"),
     ({BASELINE: '[sweep]\n"data.labelled" = [10, 10]'}, 'sweep."data.labelled"', 14, "twice"),
+    ({BASELINE: '[sweep]\n"models.small.known" = [0.5, "0.5"]'}, 'sweep."models.small.known"', 14, "twice"),
     ({BASELINE: '[sweep]\n"data labelled" = [10]'}, 'sweep."data labelled"', 14, "cannot read the key"),
     ({BASELINE: '[sweep]\n"data.labelled" = 10'}, 'sweep."data.labelled"', 14, "a list of values"),
 ]  # fmt: skip

@@ -71,7 +71,7 @@ def grid(sweep: Mapping[str, Sequence[Any]], where: Where) -> list[dict[str, Any
             raise where.fault(path, f"cannot be swept; wanted is a key of {', '.join(_SWEPT)}.")
         if not values:
             raise where.fault(path, "found an empty list; wanted is at least one value.")
-        texts = [shown(value, most=10**6) for value in values]
+        texts = [label({"": value})[1:] for value in values]  # 0.5 and "0.5" are one name
         twice = [text for text in texts if texts.count(text) > 1]
         if twice:
             raise where.fault(path, f"found {twice[0]} twice.")
