@@ -59,12 +59,8 @@ class Engine:
     @contextmanager
     def settings(self) -> Iterator[None]:
         """Set the precision of float32 products inside the block, and put it back."""
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision(probe_matmul(self.device))
-        try:
+        with products(probe_matmul(self.device)):
             yield
-        finally:
-            torch.set_float32_matmul_precision(before)
 
     def autocast(self) -> Any:
         """The context for forward passes."""
@@ -103,6 +99,17 @@ class Engine:
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
         }
+
+
+@contextmanager
+def products(precision: str) -> Iterator[None]:
+    """Set the precision of float32 products inside the block, and put it back."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextmanager

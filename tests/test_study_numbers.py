@@ -9,14 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 import potstill as ps
 from potstill import storage
+from potstill.engine import products
 from potstill.errors import PlanError, RunError
-from potstill.evaluation import load_predictions
+from potstill.evaluation import latency, load_predictions
+from potstill.networks.model import Model
 from potstill.study.results import Results
 from potstill.study.study import Study
+from potstill.types import DataSpec
 
 TOY: dict[str, Any] = {
     "title": "Toy",
@@ -188,3 +192,19 @@ def test_what_is_watched_on_validation_data_is_what_training_minimises(tmp_path:
     soft = 16 * nn.functional.kl_div((q / 4).log_softmax(1), (p / 4).softmax(1), reduction="batchmean")
     wanted = 0.5 * nn.functional.cross_entropy(q, batch.labels) + 0.5 * soft
     assert last["validation_objective"] == pytest.approx(wanted.item(), rel=1e-4)
+
+
+def test_latency_is_measured_in_plain_torchs_precision() -> None:
+    precisions, before = set(), torch.get_float32_matmul_precision()
+
+    class Watched(nn.Module):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            precisions.add(torch.get_float32_matmul_precision())
+            return inputs
+
+    model = Model(Watched(), DataSpec((3,), ("a", "b", "c")))
+    with products("medium"):
+        median, p90 = latency([model], 2, 1, seconds=0.0)
+    assert precisions == {"highest"}
+    assert 0 < median <= p90
+    assert torch.get_float32_matmul_precision() == before
