@@ -22,33 +22,47 @@ from potstill.training.checkpoint import first_difference
 
 PLAN = "plan.toml"
 READS = "test_reads.jsonl"
-_MADE = ("models", "outputs", "data", RUNNING)
+_MADE = ("models", "outputs")
 
 
 def prepare(root: Path, plan: Plan, *, fresh: bool) -> None:
-    """Make the folder, or check that it is this plan's. `fresh` deletes what was made before - not its test reads."""
+    """Make the folder, or check that it is this plan's. `fresh` deletes what was made before - not its test reads.
+
+    Nothing is deleted from a folder that is not known to be a run's: `--out .` may name a user's project.
+    """
     storage.make_folder(root)
-    (root / STOP).unlink(missing_ok=True)
-    shutil.rmtree(root / RUNNING, ignore_errors=True)
-    if fresh:
-        for name in _MADE:
-            shutil.rmtree(root / name, ignore_errors=True)
-        for name in (PLAN, "results.json", "figures.json", "report.html"):
-            (root / name).unlink(missing_ok=True)
     path = root / PLAN
-    if path.is_file():
+    if not path.is_file():
+        foreign = next((found for name in _MADE for found in (root / name).glob("*")), None)
+        if foreign is not None:
+            raise RunError(f"{root} holds {foreign} but no {PLAN}: it is not a run folder. Choose another --out.")
+    elif fresh:
+        _forget(root, plan)
+    else:
         before = Plan.load(path)
         if not set(before.order()) & set(plan.order()):
             raise RunError(
                 f'{root} is the run folder of another plan, "{before.title}": no model has the same name. '
                 "Choose another --out, or start anew with --fresh."
             )
-    elif any(root.glob("models/*")):
-        raise RunError(f"{root} holds models but no {PLAN}: it is not a run folder. Choose another --out.")
+    (root / STOP).unlink(missing_ok=True)
+    shutil.rmtree(root / RUNNING, ignore_errors=True)
     with storage.explained(root):
         probe = root / ".probe"
         probe.write_text("")
         probe.unlink()
+
+
+def _forget(root: Path, plan: Plan) -> None:
+    """Delete what runs made in a folder, but not the arrays that this plan reads, nor the test reads."""
+    for name in _MADE:
+        shutil.rmtree(root / name, ignore_errors=True)
+    for name in (PLAN, "results.json", "figures.json", "report.html"):
+        (root / name).unlink(missing_ok=True)
+    source = storage.canonical(data_table(plan)["source"])
+    for saved in (root / "data").glob("arrays-*.npz"):
+        if saved.name not in source:
+            saved.unlink()
 
 
 def is_complete(root: Path, node: Node) -> bool:
