@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -252,10 +254,31 @@ def test_another_plans_folder_is_refused(copied: Path) -> None:
     assert results.test_reads.plans == 2
 
 
-def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "models" / "mine").mkdir(parents=True)
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("name", ["models", "outputs"])
+def test_a_foreign_folder_is_refused_and_loses_nothing(tmp_path: Path, name: str, fresh: bool) -> None:
+    mine = [tmp_path / name / "mine", tmp_path / "data" / "mine.csv"]
+    for path in mine:
+        path.parent.mkdir()
+        path.write_text("mine")
     with pytest.raises(RunError, match="not a run folder"):
-        run(TOY, tmp_path)
+        run(TOY, tmp_path, fresh=fresh)
+    assert [path.read_text() for path in mine] == ["mine", "mine"]
+
+
+def test_fresh_keeps_the_arrays_that_the_plan_reads_and_what_is_the_users(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(80, 4)).astype(np.float32)
+    plan = toy(seeds=1, training__steps=2, data={"source": (rows, rows[:, 0] > 0), "test": 20, "validation": 20})
+    plan["models"] = {"alone": {"network": "linear"}}
+    run(plan, tmp_path)
+    (tmp_path / "data" / "mine.csv").write_text("mine")
+    plan["data"]["source"] = (rows + 1, rows[:, 0] > 0)
+    results = run(plan, tmp_path, fresh=True)
+    assert results.models["alone"].seeds == [0]
+    (arrays,) = tmp_path.glob("data/arrays-*.npz")
+    with np.load(arrays) as kept:
+        assert np.array_equal(kept["inputs"], rows + 1)
+    assert (tmp_path / "data" / "mine.csv").read_text() == "mine"
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
@@ -467,6 +490,54 @@ def test_a_killed_worker(tmp_path: Path, times: int) -> None:
     else:
         assert results.models["teacher"].seeds == [0, 2]
         assert "killed twice" in results.models["teacher"].failures[0].reason
+
+
+def test_workers_of_a_killed_run_save_and_leave(tmp_path: Path) -> None:
+    """They would write into a folder whose lock another run may hold by now."""
+    from potstill.study.worker import Place
+
+    nobody = subprocess.Popen([sys.executable, "-c", ""])
+    nobody.wait()
+    parents = {os.getpid(): False, os.getppid(): False, nobody.pid: True}
+    assert {pid: Place(tmp_path, None, pid).stopping() for pid in parents} == parents
+
+
+def test_a_second_ctrl_c_kills_workers_that_do_not_stop(tmp_path: Path) -> None:
+    from potstill.study.pool import parallel, stop_on_signal
+    from potstill.study.worker import Place
+
+    def hang(folder: Path, name: str) -> None:
+        (folder / name).touch()
+        time.sleep(15)
+        (folder / "waited-for").touch()
+
+    def wait_and_interrupt() -> None:
+        while len(list(tmp_path.glob("worker-*"))) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+        while not (tmp_path / ".stop").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    watcher = threading.Thread(target=wait_and_interrupt, daemon=True)
+    place = Place(tmp_path, None, os.getpid())
+    watcher.start()
+    with pytest.raises(KeyboardInterrupt), stop_on_signal(place, lambda text: None):
+        list(parallel(2, hang, [(tmp_path, "worker-1"), (tmp_path, "worker-2")]))
+    watcher.join()
+    assert {path.name for path in tmp_path.iterdir()} == {"worker-1", "worker-2"}
+
+
+def test_workers_work_where_the_program_is_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers outlive a run; a program that changed its folder since must not write into the old one."""
+    plan = toy(seeds=2, training__steps=2)
+    plan["models"] = {"alone": {"network": "linear"}}
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        results = Study.open(plan, folder="run").run(workers=2)
+        assert results.models["alone"].seeds == [0, 1]
+        assert len(weights_of(tmp_path / name / "run")) == 2
 
 
 def test_stopping_saves_and_the_same_command_continues(tmp_path: Path) -> None:

@@ -25,16 +25,19 @@ STOPPED = "Stopped; everything so far is saved. Run again to continue."
 @contextmanager
 def stop_on_signal(place: Place, say: Callable[[str], None]) -> Iterator[None]:
     """The first Ctrl-C writes the stop file, so that everybody saves and leaves; a second one kills the workers."""
-    stop = place.root / STOP
+    stop, asked = place.root / STOP, False
     stop.unlink(missing_ok=True)
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        if stop.exists():
-            get_reusable_executor().shutdown(wait=False, kill_workers=True)
+        nonlocal asked
+        if asked:
+            # Without `reuse` loky would first wait for the workers, since joblib asked for others than the default.
+            get_reusable_executor(reuse=True).shutdown(wait=False, kill_workers=True)
             raise KeyboardInterrupt
+        asked = True
         stop.write_text("stop\n")
         say("Stopping: every worker saves and leaves. Press Ctrl-C again to kill them.")
 

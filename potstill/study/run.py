@@ -55,7 +55,8 @@ class Job:
     @property
     def place(self) -> Place:
         """What the workers are told."""
-        return Place(self.root, self.data_folder, os.getpid(), self.began)
+        data = self.data_folder or os.environ.get("POTSTILL_DATA")  # an older worker has an older environment
+        return Place(self.root, data, os.getpid(), self.began, Path.cwd())
 
     def say(self, kind: str, text: str, **numbers: Any) -> None:
         """Tell the listener, and the log."""

@@ -42,16 +42,20 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a study runs: its folder, the user's data folder, the parent's process number, and when it began."""
+    """Where a study runs: its folder, the user's data folder, the parent's process number, and when it began.
+
+    `here`: the parent's working folder, where relative paths start.
+    """
 
     root: Path
     data_folder: str | None
     parent: int
     began: int = 0
+    here: Path = Path()
 
     def stopping(self) -> bool:
-        """Whether the parent asked everybody to save and leave."""
-        return (self.root / STOP).exists()
+        """Whether to save and leave: the parent asked everybody to, or was killed, and another run may begin here."""
+        return self.parent not in (os.getpid(), os.getppid()) or (self.root / STOP).exists()
 
     def running(self, folder: str) -> Path:
         """The file that says which process works on a node, and how far it is."""
@@ -103,18 +107,24 @@ def data_facts(table: Mapping[str, Any], folder: str | None) -> dict[str, Any]:
     }
 
 
-def run_node(node: Node, place: Place) -> Outcome:
-    """Do one node in this process; never raises, so that the others go on."""
+def _begin(place: Place) -> None:
+    """Make this process the study's: it may be a worker that an earlier run of the same program left."""
     if os.getpid() != place.parent:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us through the stop file
+        os.chdir(place.here)
     torch.set_num_threads(1)
+    forget(place.began)
+
+
+def run_node(node: Node, place: Place) -> Outcome:
+    """Do one node in this process; never raises, so that the others go on."""
+    _begin(place)
     began = time.monotonic()
     marker = place.running(node.folder)
     try:
         if place.stopping():
             return Outcome(node.folder, "interrupted")
         _mark(marker, node, 0, 1)
-        forget(place.began)
         {"train": _train, "record": _record}[node.kind](node, place)
         return Outcome(node.folder, "done", seconds=time.monotonic() - began)
     except Interrupted:
@@ -231,14 +241,11 @@ def write_result(folder: Path, node: Node, facts: Mapping[str, Any]) -> None:
 
 def evaluate_unit(unit: str, folders: list[str], table: Mapping[str, Any], seed: int, place: Place) -> Outcome:
     """Predictions of one model (or ensemble) on validation and test data: the only place that opens the test set."""
-    if os.getpid() != place.parent:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
+    _begin(place)
     began = time.monotonic()
     if place.stopping():
         return Outcome(unit, "interrupted")
     try:
-        forget(place.began)
         data = open_data(table, seed, place.data_folder, ("train", "validation", "test"))
         model = models_as_teacher(place.root, folders)
         folder = place.root / unit
