@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
 
 from potstill.errors import SettingError
-from potstill.types import Batch, Source, Teacher
+from potstill.types import Batch, Source, Teacher, TeacherOutputs
 
 Precision = Literal["float32", "bf16"]
 _PROBE_LIMIT = 4e-6  # of the largest element; float32 itself errs by about 4e-7 here, TF32 and bf16 by 1e-3
@@ -79,13 +79,12 @@ class Engine:
         if self.channels_last and inputs.dim() == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         if self.device == "cpu":
-            if inputs is batch.inputs:
-                return batch
-            return Batch(inputs, batch.labels, batch.labelled, batch.index, batch.teacher, batch.label_smoothing)
+            return batch if inputs is batch.inputs else replace(batch, inputs=inputs)
         inputs, labels, labelled = (
             t.to(self.device, non_blocking=True) for t in (inputs, batch.labels, batch.labelled)
         )
-        return Batch(inputs, labels, labelled, batch.index, batch.teacher, batch.label_smoothing)
+        teacher = None if batch.teacher is None else _Moved(batch.teacher, self.device)
+        return replace(batch, inputs=inputs, labels=labels, labelled=labelled, teacher=teacher)
 
     def describe(self) -> dict[str, Any]:
         """What decides the last bits of a result; a checkpoint records it."""
@@ -110,6 +109,39 @@ def products(precision: str) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@final
+class _Moved:
+    """A teacher's answers, moved when they are asked for: they are softened on the CPU. Satisfies `TeacherOutputs`."""
+
+    __slots__ = ("_answers", "_device")
+
+    def __init__(self, answers: TeacherOutputs, device: str) -> None:
+        self._answers = answers
+        self._device = device
+
+    @property
+    def known(self) -> Tensor:
+        return self._to(self._answers.known)
+
+    def probs(self, temperature: float = 1.0) -> Tensor:
+        return self._to(self._answers.probs(temperature))
+
+    def log_probs(self, temperature: float = 1.0) -> Tensor:
+        return self._to(self._answers.log_probs(temperature))
+
+    def neg_entropy(self, temperature: float = 1.0) -> Tensor:
+        return self._to(self._answers.neg_entropy(temperature))
+
+    def logits(self) -> Tensor:
+        return self._to(self._answers.logits())
+
+    def features(self) -> Mapping[str, Tensor]:
+        return {name: self._to(tensor) for name, tensor in self._answers.features().items()}
+
+    def _to(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._device, non_blocking=True)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from scipy import special
 from torch import Tensor
 
 from potstill import losses, objectives
+from potstill.engine import Engine
 from potstill.errors import NotYetError, ObjectiveError
 from potstill.objectives import Objective
 from potstill.types import Batch, Outputs
@@ -292,6 +293,16 @@ def test_one_logit_equals_two_classes(row: Row) -> None:
     for name, term in one.items():
         factor = 2.0 if row.spec["name"] == "logit_mse" and name == "soft" else 1.0  # a mean over two outputs, one 0
         assert torch.allclose(term, factor * both[name], rtol=1e-12, atol=1e-15)
+
+
+def test_a_batch_is_moved_with_what_its_teacher_answers() -> None:
+    _, batch = everything(torch.float32)
+    moved = Engine("meta").move(replace(batch, label_smoothing=0.1))
+    assert moved.teacher is not None
+    told = moved.teacher
+    found = [moved.inputs, moved.labels, moved.labelled, told.known, told.probs(2.0), told.log_probs(2.0)]
+    assert {tensor.device.type for tensor in [*found, told.neg_entropy(2.0), told.logits()]} == {"meta"}
+    assert moved.label_smoothing == 0.1
 
 
 @every_row

@@ -6,6 +6,8 @@ through autograd. Both give the same numbers up to rounding; a test compares the
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -25,11 +27,9 @@ class Loss:
         self.objective, self.answers, self.source = task.objective, task.answers, task.train
         self.smoothing = task.training.label_smoothing
         self.fixed = task.engine.device == "cpu" and self._can_be_fixed()
-        plain = not task.engine.channels_last
-        self._move, self._inputs = (
-            task.engine.move,
-            getattr(task.train, "inputs", None) if self.fixed and plain else None,
-        )
+        self._move = task.engine.move
+        plain = self.fixed and not task.engine.channels_last
+        self._inputs = getattr(task.train, "inputs", None) if plain else None
         self._form: ClosedForm | None = None
         self._view: int | None = None
 
@@ -56,7 +56,11 @@ class Loss:
         """The rows of a step and their inputs, on the device; inputs alone where the table holds the rest."""
         if self._inputs is not None:
             return None, self._inputs(index, view)
-        batch = self._move(self.source.fetch(index, view))  # type: ignore[arg-type]
+        batch = self.source.fetch(index, view)  # type: ignore[arg-type]
+        if not self.fixed and (self.answers is not None or self.smoothing):
+            told = self.answers.lookup(index, view) if self.answers is not None else None  # type: ignore[arg-type]
+            batch = replace(batch, teacher=told, label_smoothing=self.smoothing)
+        batch = self._move(batch)
         return batch, batch.inputs
 
     def __call__(self, logits: Tensor, batch: Batch | None, index: Tensor, view: int) -> Roots:
@@ -65,9 +69,6 @@ class Loss:
             form = self._closed_form(view)
             means, gradient = form(logits.detach(), index)
             return dict(zip(form.names, means, strict=True)), [logits], [gradient]
-        if self.answers is not None or self.smoothing:
-            told = self.answers.lookup(index, view) if self.answers is not None else None  # type: ignore[arg-type]
-            batch = Batch(batch.inputs, batch.labels, batch.labelled, index, told, self.smoothing)
         terms = self.objective(Outputs(logits), batch)
         roots: list[Tensor] = [term.mean() for term in terms.values()]
         values = {name: root.item() for name, root in zip(terms, roots, strict=True)}
