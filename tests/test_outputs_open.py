@@ -122,7 +122,12 @@ DAMAGED: list[tuple[str, Callable[[Path], None], str]] = [
     ("version", _rewrite(lambda m: m["header"].update(format=7)), "format = 7; this version .* reads format 1"),
     ("typo", _rewrite(lambda m: m["header"].update(rowz=1)), r"header\.rowz"),
     ("type", _rewrite(lambda m: m["header"].update(members="many")), r"header\.members"),
-    ("outside", _rewrite(lambda m: m["shards"][0].update(file="../../x")), "shards are not those of its header"),
+    ("outside", _rewrite(lambda m: m["shards"][0].update(file="../../x")), r"shards\.0\.file"),
+    (
+        "another file",
+        _rewrite(lambda m: m["shards"][0].update(file="shard-00001.safetensors")),
+        "shards are not those of its header",
+    ),
     ("shard left out", _rewrite(lambda m: m["shards"].pop()), "shards are not those of its header"),
     ("not an object", lambda folder: (folder / "manifest.json").write_text("[1]"), "is damaged"),
     ("none", lambda folder: (folder / "manifest.json").unlink(), "holds no recorded outputs"),

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -170,6 +171,18 @@ def test_what_a_crash_leaves_is_verified_before_it_is_trusted(
     record(teacher(asked), Rows(), tmp_path / "out", **SETTINGS)
     assert asked.count == BATCHES - 8 + asked_again
     assert contents(tmp_path / "out") == whole
+
+
+def test_a_journal_cannot_name_files_elsewhere(tmp_path: Path) -> None:
+    folder, mine = tmp_path / "there", tmp_path / "mine.safetensors"
+    interrupted(folder)
+    part = next(folder.glob("partial-*.safetensors"))
+    (folder / "partial-1").mkdir()
+    shutil.copy(part, mine)
+    journal = folder / "recording.jsonl"
+    journal.write_text(journal.read_text().replace(part.name, "partial-1/../../mine.safetensors"))
+    record(teacher(Asked()), Rows(), folder, **SETTINGS)
+    assert mine.exists()
 
 
 def test_a_torn_line_does_not_spoil_the_next_one(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ class Shard(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    file: str
+    file: str = Field(pattern=r"^(shard-\d+|partial-\d+-\d+-\d+)\.safetensors$")  # never a path out of the folder
     view: int
     start: int
     rows: int
