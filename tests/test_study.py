@@ -20,7 +20,7 @@ import torch
 
 import potstill as ps
 from potstill import storage
-from potstill.errors import Interrupted, RunError, StorageError
+from potstill.errors import Interrupted, OutputsError, RunError, StorageError
 from potstill.evaluation import load_predictions
 from potstill.study import folder as folders
 from potstill.study.results import Figures, Results
@@ -162,7 +162,7 @@ def test_students_and_baseline_share_everything_but_the_method(done: tuple[Path,
     ]
     different = {key for key in settings[0] if settings[0][key] != settings[1][key]}
     assert different == {"objective", "teacher", "answers"}
-    assert results_differ(done[1]) == ["training rows all against the labelled ones"]
+    assert results_differ(done[1]) == ["training rows (all against the labelled ones)"]
 
 
 def results_differ(results: Results) -> list[str]:
@@ -217,7 +217,7 @@ def test_another_verdict_is_no_mismatch(copied: Path) -> None:
         ({"data__labelled": 100}, "data.plan.labelled was 200 and is now 100"),
         ({"models__alone__network": "mlp:5"}, "network.hidden was [4] and is now [5]"),
         ({"models__taught__objective": {"name": "hinton", "temperature": 3.0}}, "temperature"),
-        ({"models__taught__known": 0.5}, "known was None and is now 0.5"),
+        ({"models__taught__known": 0.5}, "known was not set and is now 0.5"),
     ],
 )
 def test_other_settings_are_refused(copied: Path, changes: dict[str, Any], message: str) -> None:
@@ -234,6 +234,25 @@ def test_a_stale_teacher_makes_its_students_stale(copied: Path) -> None:
     shutil.rmtree(copied / "outputs")
     with pytest.raises(RunError, match=r"taught.*made with other settings: teacher"):
         run(toy(models__teacher__network="mlp:17"), copied)
+
+
+def test_other_data_are_told_without_their_long_hashes(copied: Path) -> None:
+    path = copied / "models" / "alone" / "seed-0" / "result.json"
+    found = storage.read_json(path)
+    found["settings"]["data"]["train"] = "0" * 64
+    storage.write_json(path, found)
+    with pytest.raises(RunError, match=r"other content of data\.train \(fingerprint 0{12}, now [0-9a-f]{12}\)"):
+        run(TOY, copied)
+
+
+def test_no_student_learns_from_a_damaged_recording(copied: Path) -> None:
+    shutil.rmtree(copied / "models" / "taught" / "seed-0")
+    path = next((copied / "outputs" / "teacher" / "plain" / "seed-0" / "train").glob("*.safetensors"))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(OutputsError, match=r"is damaged.*Delete .* and record again"):
+        run(TOY, copied)
 
 
 def test_changed_recordings_are_noticed(copied: Path) -> None:

@@ -55,12 +55,15 @@ def _watched(node: Node, data: Data, answers: Live | Stored) -> Answers:
 
 
 def stored(root: Path, work: Mapping[str, Any], source: Source, split: str) -> Stored:
-    """One teacher's answers for the rows of `source`: recorded in this run, or a file or folder of the user's."""
+    """One teacher's answers for the rows of `source`: recorded in this run, or a file or folder of the user's.
+
+    Every byte of a recording is hashed before a student learns from it.
+    """
     if "outputs" in work:
-        return outputs.open(root / work["outputs"] / split)
+        return outputs.open(root / work["outputs"] / split, verify=True)
     path = Path(work["file"])
     if path.is_dir():
-        return outputs.open(path, source=source)
+        return outputs.open(path, source=source, verify=True)
     array = data_module.read_array(path)
     return outputs.from_array(
         array, kind=work["kind"] or "logits", rows=len(source), labels=source.labels, labelled=source.labelled
