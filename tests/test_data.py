@@ -440,7 +440,11 @@ def test_bad_files_are_refused_by_name(cache, tmp_path) -> None:
     (tmp_path / "one.npz.npy").rename(tmp_path / "one.npz")
     refused("one.npz", "is not a whole numpy array")
     (tmp_path / "text.npz").write_text("hello")
-    refused("text.npz", "is not a whole numpy array")
+    refused("text.npz", "is not a whole numpy array: it is no .npy or .npz file. Write it again")
+    np.savez(tmp_path / "single.npz", x=F, y=Y * 0)
+    refused("single.npz", "single.npz[y]: all training examples are of one class")
+    np.savez(tmp_path / "foreign.npz", x=F, y=Y, x_test=F, y_test=Y + 1)
+    refused("foreign.npz", "foreign.npz[y_test]: row")
     np.save(tmp_path / "alone.npy", F)
     refused("alone.npy", "found one array, wanted inputs and labels")
     (tmp_path / "table.csv.gz").write_text("a,b")
@@ -691,7 +695,7 @@ def test_inputs_to_predict_on(cache, tmp_path) -> None:
     assert len(data.inputs("x.npy", spec, folder=tmp_path)) == 200
     assert len(data.inputs(F, data.open((F, Y)).spec)) == 200
     for source, message in (
-        (X / 255, r"type float32, wanted \(1, 6, 5\) and uint8, raw .*it scales by 0.00392"),
+        (X / 255, r"type float64, wanted \(1, 6, 5\) and uint8, raw .*it scales by 0.00392"),
         (X[:, :4], r"found examples of shape \(1, 4, 5\)"),
         (tmp_path / "two.npz", "wanted one array of inputs"),
         (tmp_path / "none.npy", "is not there"),

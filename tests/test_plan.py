@@ -108,6 +108,7 @@ BAD: list[tuple[dict[str, str], str, int, str]] = [
     ({TEACHER: "teacher = 1"}, "models.small.teacher", 11, "found 1"),
     ({MLP8: "network = 8"}, "models.large.network", 8, "found 8"),
     ({BASELINE: "margin = -0.1"}, "verdict.margin", 13, "found -0.1"),
+    ({BASELINE: "margin = 5"}, "verdict.margin", 13, "accuracy lies between 0 and 1, so half a"),
     ({BASELINE: "[evaluation]\nlatency.batch = [1, 0]"}, "evaluation.latency.batch", 14, "found [1, 0]"),
     ({BASELINE: '[published]\nsource = "s"\naccuracy = { large = "x" }'}, "published.accuracy.large", 15, 'found "x"'),
     # values that the named function refuses
@@ -189,6 +190,11 @@ def test_bad_toml_is_told_with_its_line(tmp_path: Path, text: str, line: int) ->
     with pytest.raises(PlanError, match="not TOML") as caught:
         load(tmp_path, text)
     assert caught.value.line == line
+
+
+def test_a_text_without_quotes_is_told_to_take_some(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="A text stands in quotes"):
+        load(tmp_path, "[data]\nsource = digits\n")
 
 
 def test_a_plan_that_is_not_there(tmp_path: Path) -> None:
@@ -658,46 +664,46 @@ def test_comparisons(models: dict[str, Any], verdict: dict[str, Any], expected: 
     [
         ({}, {}, {}, []),
         ({"objective": {"name": "hinton", "alpha": 0.9}}, {"teacher": "u", "answers": "live"}, {}, []),
-        ({"network": "mlp:16"}, {}, {}, ["network mlp:16 against linear"]),
-        ({"members": 3, "generations": 2}, {}, {}, ["members 3 against 1", "generations 2 against 1"]),
-        ({"training": {"steps": 9}}, {"training": {"steps": 4}}, {}, ["training.steps 9 against 4"]),
-        ({"training": {"steps": 9}}, {}, {}, ["training budget 9 steps against 20 epochs"]),
+        ({"network": "mlp:16"}, {}, {}, ["network (mlp:16 against linear)"]),
+        ({"members": 3, "generations": 2}, {}, {}, ["members (3 against 1)", "generations (2 against 1)"]),
+        ({"training": {"steps": 9}}, {"training": {"steps": 4}}, {}, ["training.steps (9 against 4)"]),
+        ({"training": {"steps": 9}}, {}, {}, ["training budget (9 steps against 20 epochs)"]),
         (
             {"training": {"optimizer": {"name": "adam", "learning_rate": 0.1}}},
             {},
             {},
-            ["training.optimizer.learning_rate 0.1 against 0.001"],
+            ["training.optimizer.learning_rate (0.1 against 0.001)"],
         ),
         (
             {"training": {"schedule": "cosine"}},
             {},
             {},
-            ["training.schedule cosine(warmup=0.0, floor=0.0) against constant"],
+            ["training.schedule (cosine(warmup=0.0, floor=0.0) against constant)"],
         ),
         ({"training": {"views": 3}}, {}, {}, []),
-        ({"training": {"augment": ["flip"]}}, {}, {}, ["training.augment flip against none"]),
+        ({"training": {"augment": ["flip"]}}, {}, {}, ["training.augment (flip against none)"]),
         (
             {"training": {"batch_size": 8, "patience": 2, "precision": "bf16", "label_smoothing": 0.1}},
             {},
             {},
             [
-                "training.batch_size 8 against 128",
-                "training.patience 2 against none",
-                "training.precision bf16 against float32",
-                "training.label_smoothing 0.1 against 0.0",
+                "training.batch_size (8 against 128)",
+                "training.patience (2 against none)",
+                "training.precision (bf16 against float32)",
+                "training.label_smoothing (0.1 against 0.0)",
             ],
         ),
-        ({"known": 0.5}, {}, {}, ["training rows those known to the teacher (0.5) against all"]),
+        ({"known": 0.5}, {}, {}, ["training rows (those known to the teacher (0.5) against all)"]),
         ({"known": "labelled"}, {}, {}, []),
-        ({"known": "labelled"}, {}, {"labelled": 50}, ["training rows the labelled ones against all"]),
+        ({"known": "labelled"}, {}, {"labelled": 50}, ["training rows (the labelled ones against all)"]),
         (
             {"weights": "w", "training": {"epochs": 0}},
             {},
             {},
             [
-                "starting weights w against none",
-                "trained once for all seeds against once per seed",
-                "training none (used as it is) against 20 epochs",
+                "starting weights (w against none)",
+                "trained (once for all seeds against once per seed)",
+                "training (none (used as it is) against 20 epochs)",
             ],
         ),
     ],
@@ -715,7 +721,7 @@ def test_differences_name_all_settings_but_the_method(
 def test_unlabelled_rows_are_a_difference_between_a_student_and_plain_training() -> None:
     plan = Plan.load("demo")
     assert differences(plan, "from-teacher-same-examples", "alone") == []
-    assert differences(plan, "from-teacher", "alone") == ["training rows all against the labelled ones"]
+    assert differences(plan, "from-teacher", "alone") == ["training rows (all against the labelled ones)"]
 
 
 # ---------------------------------------------------------------- shipped plans, round trips

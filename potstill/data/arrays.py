@@ -12,6 +12,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -96,8 +97,8 @@ def contents(
             return _part(loaders, slots, part, where)
 
         recipe = {"kind": "arrays", "part": part, "sha256": digest}
-        place = f"{where}[{slots[part, 'inputs']}]"
-        return (lambda: cache.cached(recipe, place, decode)) if digest else decode
+        place, place_labels = (f"{where}[{slots[part, role]}]" for role in ("inputs", "labels"))
+        return (lambda: replace(cache.cached(recipe, place, decode), where_labels=place_labels)) if digest else decode
 
     parts = {part: reader(part) for part, role in slots if role == "inputs" and part != "unlabelled"}
     return Contents(name, parts, None if classes is None else tuple(str(c) for c in classes))
@@ -121,7 +122,7 @@ def _part(loaders: Mapping[str, Loader], slots: Mapping[tuple[str, str], str], p
             f"{place_more}: found unlabelled examples of shape {more.shape[1:]} and type {more.dtype}, wanted "
             f"the training examples' {whole.inputs.shape[1:]} and {whole.inputs.dtype}."
         )
-    return Part(np.concatenate([whole.inputs, more]), whole.labels, place)
+    return Part(np.concatenate([whole.inputs, more]), whole.labels, place, where_labels=place_labels)
 
 
 def from_npz(path: Path, *, classes: Sequence[Any] | None = None) -> Contents:
@@ -168,8 +169,9 @@ def _numbers(load: Loader, where: str) -> Any:
     except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         if any(word in str(error) for word in ("Object arrays", "Python objects")):
             raise DataError(f"{where}: {checks.OBJECTS}") from None
+        fault = "it is no .npy or .npz file" if "pickle" in str(error) else str(error).rstrip(".")
         raise DataError(
-            f"{where} is not a whole numpy array: {error}. Write it again with numpy.save or numpy.savez."
+            f"{where} is not a whole numpy array: {fault}. Write it again with numpy.save or numpy.savez."
         ) from error
 
 

@@ -26,9 +26,13 @@ def inputs(source: Any, spec: DataSpec, *, folder: str | Path | None = None) -> 
     stored = checks.inputs(array, where)
     wanted = np.float32 if spec.preprocessing == Preprocessing() else np.uint8
     if stored.shape[1:] != spec.shape or stored.dtype != wanted:
+        advice = ""
+        if wanted == np.uint8 and stored.dtype != wanted:
+            advice = ' Whole numbers from 0 to 255 in another type: give array.astype("uint8").'
         raise DataError(
-            f"{where}: found examples of shape {stored.shape[1:]} and type {stored.dtype}, wanted {spec.shape} and "
+            f"{where}: found examples of shape {stored.shape[1:]} and type {array.dtype}, wanted {spec.shape} and "
             f"{np.dtype(wanted)}, raw as the model's training data (it scales by {spec.preprocessing.scale:g} itself)."
+            f"{advice}"
         )
     n = len(stored)
     return ArraySource(

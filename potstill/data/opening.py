@@ -103,7 +103,7 @@ def open(
         raise DataError(unknown("task", str(task), ("multiclass", "binary")))
     contents = named.locate(source, folder)
     part = contents.parts["train"]()
-    classes = checks.class_names(part.labels, contents.classes, part.where)
+    classes = checks.class_names(part.labels, contents.classes, part.where_labels or part.where)
     if task == "binary" and len(classes) != 2:
         raise DataError(f'task = "binary" needs two classes; {contents.name} has {len(classes)}: {", ".join(classes)}.')
     scale = contents.scale if part.inputs.dtype == np.uint8 else 1.0
@@ -124,7 +124,7 @@ class _Maker:
     labelled: int | None
 
     def data(self, validation: float | None, test: float | None, wanted: Sequence[str]) -> Data:
-        labels = checks.encode(self.part.labels, self.spec.classes, self.part.where)
+        labels = checks.encode(self.part.labels, self.spec.classes, self.part.where_labels or self.part.where)
         left = np.arange(len(labels))
         held: dict[str, NDArray[np.int64]] = {}
         for name, asked, default in (("test", test, TEST), ("validation", validation, VALIDATION)):
@@ -163,14 +163,13 @@ class _Maker:
                 f"{part.where}: found {name} examples of shape {part.inputs.shape[1:]} and type {part.inputs.dtype}, "
                 f"wanted the training examples' {self.spec.shape} and {self.part.inputs.dtype}."
             )
+        where = part.where_labels or part.where
         if (part.labels.dtype.kind == "U") != (self.part.labels.dtype.kind == "U"):
             raise DataError(
-                f"{part.where}: found {name} labels of type {part.labels.dtype}, and training labels of type "
+                f"{where}: found {name} labels of type {part.labels.dtype}, and training labels of type "
                 f"{self.part.labels.dtype}; wanted numbers in both or text in both."
             )
-        return self._source(
-            part, checks.encode(part.labels, self.spec.classes, part.where), np.arange(len(part.inputs))
-        )
+        return self._source(part, checks.encode(part.labels, self.spec.classes, where), np.arange(len(part.inputs)))
 
     def _source(self, part: Part, labels: NDArray[np.int64], rows: NDArray[np.int64]) -> ArraySource:
         known = rows < len(labels)

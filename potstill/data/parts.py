@@ -17,13 +17,15 @@ from potstill.errors import DataError
 class Part:
     """One part as stored (see `checks`): inputs (n, *shape); labels (m,) of the first m <= n rows, the rest has none.
 
-    `digests` (n, 32) uint8 is the sha256 of each row's bytes, where it is known already. `where` is for messages.
+    `digests` (n, 32) uint8 is the sha256 of each row's bytes, where it is known already. For messages: `where` the
+    inputs are, and `where_labels` the labels, if in another array.
     """
 
     inputs: NDArray[Any]
     labels: NDArray[Any]
     where: str
     digests: NDArray[np.uint8] | None = None
+    where_labels: str = ""
 
     def __post_init__(self) -> None:
         if len(self.labels) > len(self.inputs):
@@ -49,7 +51,7 @@ def labelled_part(inputs: NDArray[Any], labels: NDArray[Any], where: str, where_
         raise DataError(
             f"{where} and {where_labels}: found {len(inputs)} examples and {len(labels)} labels, wanted equally many."
         )
-    return Part(inputs, labels, where)
+    return Part(inputs, labels, where, where_labels=where_labels)
 
 
 def row_digests(inputs: NDArray[Any]) -> NDArray[np.uint8]:

@@ -152,6 +152,11 @@ def _watching(plan: Tables, training: Training, path: Path, where: Where) -> Non
 def _verdict(plan: Tables, where: Where) -> None:
     verdict = plan.verdict
     names.metric(verdict.metric, ("verdict", "metric"), where)
+    if verdict.margin >= 1 and names.is_fraction(verdict.metric):
+        raise where.fault(
+            ("verdict", "margin"),
+            f"found {verdict.margin:g}; {verdict.metric} lies between 0 and 1, so half a percentage point is 0.005.",
+        )
     if verdict.baseline is not None:
         _judged_name(plan, verdict.baseline, ("verdict", "baseline"), where)
     seen: set[tuple[str, str]] = set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from potstill.training.checkpoint import first_difference
 
 PLAN = "plan.toml"
 READS = "test_reads.jsonl"
+_HASH = re.compile(r"[0-9a-f]{64}")
 _MADE = ("models", "outputs")
 
 
@@ -74,9 +76,11 @@ def is_complete(root: Path, node: Node) -> bool:
     difference = first_difference(found["settings"], storage.plain(node.settings))
     if difference:
         key, before, now = difference
+        what = f"settings: {key} was {_short(before)} and is now {_short(now)}"
+        if all(isinstance(value, str) and _HASH.fullmatch(value) for value in (before, now)):
+            what = f"content of {key} (fingerprint {before[:12]}, now {now[:12]})"
         raise RunError(
-            f"{root / node.folder} was made with other settings: {key} was {_short(before)} and is now {_short(now)}. "
-            "Run with --fresh to start anew, or choose another --out."
+            f"{root / node.folder} was made with other {what}. Run with --fresh to start anew, or choose another --out."
         )
     if node.kind == "train" and found["manifests"] != manifests_of(root, node) and _recorded(root, node):
         raise RunError(
@@ -92,7 +96,7 @@ def _recorded(root: Path, node: Node) -> bool:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = "not set" if value is None else repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -123,6 +123,11 @@ def _listed(value: Any, known: Collection[str], path: Path, where: Where) -> Non
         raise where.fault(path, unknown("metric", value, known))
 
 
+def is_fraction(name: str) -> bool:
+    """Whether a metric's values lie between 0 and 1 and are told in per cent."""
+    return name in metrics.FRACTIONS
+
+
 def metric_needs_teacher(name: str) -> bool:
     """Whether a metric compares a model with its teacher."""
     return metrics.get(name, classes=2).needs_teacher

@@ -52,7 +52,8 @@ def parse(text: str) -> dict[str, Any]:
         line = int(found[1]) if found and found[1] else text.count("\n") + 1
         where = f" (column {found[2]})" if found and found[2] else " (end of the text)"
         bare = message[: found.start()] if found else message
-        raise PlanError(f"this is not TOML: {bare}{where}.", line=line) from None
+        hint = " A text stands in quotes." if bare == "Invalid value" else ""
+        raise PlanError(f"this is not TOML: {bare}{where}.{hint}", line=line) from None
 
 
 def parse_key(text: str) -> tuple[str, ...]:
