@@ -180,6 +180,15 @@ def test_every_verdict_model_failure_and_note_is_on_the_page(name):
     assert "nan" not in re.sub(r"[a-z]{2,}nan|nan[a-z]{2,}|loss is NaN", "", text)
 
 
+@pytest.mark.parametrize(("looks", "fine"), [(1, True), (2, False)])
+def test_seeds_chosen_after_the_only_read_are_no_first_look(looks: int, fine: bool):
+    results, arrays = sample("bare")
+    reads = results.test_reads.model_copy(update={"count": 1, "plans": 1, "looks": looks})
+    text = page.render(results.model_copy(update={"test_reads": reads}), arrays)
+    assert ("No model, setting or seed was chosen after looking at it" in text) == fine
+    assert ("makes the next intervals too optimistic" in text) != fine
+
+
 def test_sections_come_in_the_order_of_importance():
     wanted = ["Verdicts", "Models", "Family tree", "Seed by seed", "Learning curves", "Confusion", "Calibration"]
     wanted += ["Cost", "Which seed to ship", "Environment and data", "Plan", "Test reads"]
@@ -467,7 +476,7 @@ def test_confusion_has_true_classes_in_rows_and_folds_many_classes_into_a_list()
         ["c9", "c2", "30", "25.0 %"],
         ["c3", "c7", "10", "10.0 %"],
     ]
-    assert "1,890 of 1,930 predictions right" in table.caption
+    assert "1,890 of 1,930 test predictions right" in table.caption
 
 
 @every_sample

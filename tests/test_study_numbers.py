@@ -68,7 +68,7 @@ def test_settings_that_differ_are_those_at_both_points(tmp_path: Path) -> None:
     for found in results.verdicts:
         a, b = (results.models[key].point[path] for key, path in zip((found.model, found.baseline), sweep, strict=True))
         told = [text for text in found.differs_in if "steps" in text]
-        assert told == ([] if a == b else [f"training.steps {a} against {b}"])
+        assert told == ([] if a == b else [f"training.steps ({a} against {b})"])
 
 
 def test_two_models_that_all_seeds_share_are_one_training_each(tmp_path: Path) -> None:

@@ -115,8 +115,11 @@ def _reads(results: Results) -> tuple[str, str]:
     found = f"The test set was read {fmt.plural(reads, 'time')}, by {fmt.plural(plans, 'plan')}."
     if reads == 0:
         return found, "No model has been evaluated on it yet."
-    if reads == 1:
-        return found, "Nothing was chosen after looking at it, so the intervals above mean what they say."
+    if reads == 1 and results.test_reads.looks <= 1:
+        return found, (
+            "No model, setting or seed was chosen after looking at it; if the metric and the margin were not either, "
+            "the intervals above mean what they say."
+        )
     return found, (
         "Whoever changes seeds or settings after looking at test results makes the next intervals too optimistic: "
         "the more reads, the more a close verdict should be checked on fresh data."

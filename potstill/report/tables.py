@@ -219,7 +219,7 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], name: str
             level = min(9, round(9 * n / total)) if guess == true else min(9, -(-27 * n // total))
             cells.append(Cell(fmt.count(n), kind=f"{'hit' if guess == true else 'miss'} h{level}"))
         rows.append(tuple(cells))
-    caption = f"Confusion matrix of {name}: rows are true classes, columns predicted ones; examples over all seeds"
+    caption = f"Confusion matrix of {name}: rows are true classes, columns predicted ones; test examples of all seeds"
     return Table(caption, ("true \\ predicted", *labels[: len(counts[0]) if counts else 0]), tuple(rows), kind="matrix")
 
 
@@ -233,7 +233,7 @@ def _confused(counts: Sequence[Sequence[int]], labels: Sequence[str], name: str)
     right = sum(row[at] for at, row in enumerate(counts) if at < len(row))
     caption = (
         f"Most frequent confusions of {name} ({len(counts)} classes; {fmt.count(right)} of "
-        f"{fmt.count(sum(map(sum, counts)))} predictions right, over all seeds)"
+        f"{fmt.count(sum(map(sum, counts)))} test predictions right, all seeds together)"
     )
     return Table(caption, ("True class", "Predicted", "Examples", "Of the class"), tuple(rows), frozenset({0, 1}))
 

@@ -134,7 +134,7 @@ Pair: TypeAlias = tuple[Any, Any]
 def differences(plan: Tables, a: str, b: str) -> list[str]:
     """Settings in which two models differ, beside what makes the method (objective, teacher); short phrases.
 
-    `["network mlp:16 against small_cnn", "training.steps 1500 against 400"]`. Which rows a student learns from is
+    `["network (mlp:16 against small_cnn)", "training.steps (1500 against 400)"]`. Which rows a student learns from is
     told where some rows carry no label.
     """
     first, second = resolve(plan, a), resolve(plan, b)
@@ -151,7 +151,7 @@ def differences(plan: Tables, a: str, b: str) -> list[str]:
         pairs["training"] = tuple("none (used as it is)" if m.used_as_is else _budget(m) for m in (first, second))  # type: ignore[assignment]
     elif first.training and second.training and not first.used_as_is:
         pairs |= _training_pairs(first.training, second.training)
-    return [f"{key} {_shown(x)} against {_shown(y)}" for key, (x, y) in pairs.items() if x != y]
+    return [f"{key} ({_shown(x)} against {_shown(y)})" for key, (x, y) in pairs.items() if x != y]
 
 
 def _training_pairs(first: TrainingPlan, second: TrainingPlan) -> dict[str, Pair]:
