@@ -138,6 +138,7 @@ def test_run_prints_verdicts_and_models_and_writes_the_page(finished: Path, ask:
     assert answer.out.rstrip().endswith("Report: runs/toy/report.html")
     assert Path("runs/toy/report.html").is_file()
     assert "0 of 8 nodes to do" not in answer.out
+    assert "  test accuracy  sd over seeds  seeds\n" in answer.out
     assert "100%" in answer.err
 
 
@@ -200,7 +201,7 @@ def test_check_runs_everything_once_and_estimates(ask: Ask) -> None:
     assert found["nodes"] == 4 + 2 + 2 + 2
     assert recorded < found["bytes"] < recorded + 1_000_000
     assert 0 < found["seconds"] < 600
-    for word in ("taught", "mlp:4", "2 workers", "1,397 train"):
+    for word in ("taught", "mlp:4", "2 workers", "1,397 train", "of 1 x 8 x 8; 10 classes (0, 1, 2"):
         assert word in ask("check", "toy.toml", "--workers", "2").out
 
 
@@ -226,7 +227,7 @@ def test_the_estimate_by_hand(ask: Ask, workers: int, seconds: float) -> None:
 
     job = Study.open("toy.toml").job(workers)
     tree = expand(job.plan, Facts(None), file_hash)
-    model: Any = SimpleNamespace(spec=SimpleNamespace(outputs=10, classes=tuple("0123456789")))
+    model: Any = SimpleNamespace(spec=SimpleNamespace(outputs=10, shape=(1, 8, 8), classes=tuple("0123456789")))
     speed = Speed(step=0.01, row=1e-4, steps=20, epochs=1, parameters=100, bytes=400, model=model)
     rows = {"train": 1397, "validation": 100, "test": 300}
     found = estimate(job, tree, dict.fromkeys(MODELS, speed), rows)
@@ -353,6 +354,15 @@ def test_record_keeps_what_the_study_recorded(finished: Path, ask: Ask) -> None:
     assert storage.read_json(Path("views/manifest.json"))["header"]["views"] == [0, 1, 2]
 
 
+def test_another_split_of_the_model_s_data_is_warned_of(finished: Path, ask: Ask) -> None:
+    model, warning = finished / "models/teacher/seed-0", "plan's split: --test 300 --validation 100"
+    assert warning in ask("predict", model, "digits").err
+    assert warning in ask("predict", model, "digits", "--test", "300", "--split", "validation").err
+    assert warning in ask("record", model, "digits", "--out", "kept").err
+    answer = ask("predict", model, "digits", "--test", "300")  # test examples are taken before validation
+    assert (answer.status, answer.err) == (0, "")
+
+
 def test_predict_gives_the_accuracy_of_the_results(finished: Path, ask: Ask) -> None:
     expected = storage.read_json(finished / "results.json")["models"]
     for name in ("alone", "teacher"):
@@ -374,7 +384,12 @@ def test_predict_takes_raw_arrays_and_writes_files(finished: Path, ask: Ask) -> 
     pictures = load_digits().images[:40].astype(np.uint8)
     np.save("pictures.npy", pictures)
     np.savez("pictures.npz", inputs=pictures)
+    np.save("floats.npy", load_digits().images[:40])
     model = finished / "models/alone/seed-0"
+    answer = ask("predict", model, "floats.npy")
+    assert answer.status == 2
+    assert "type float64, wanted (1, 8, 8) and uint8" in answer.err
+    assert 'array.astype("uint8")' in answer.err
     printed = ask("predict", model, "pictures.npy")
     assert printed.out.startswith("row,class,p(0),")
     assert ask("predict", model, "pictures.npz", "--out", "found.csv").status == 0

@@ -171,7 +171,7 @@ def verify(run: RunFolder, as_json: Json = False) -> None:
     running.verify(run, as_json=as_json)
 
 
-@command("potstill record runs/demo/models/teacher/seed-0 digits --out outputs/teacher")
+@command("potstill record runs/demo/models/teacher/seed-0 digits --test 600 --validation 100 --out outputs/teacher")
 def record(
     model: ModelFolder,
     source: Annotated[str, typer.Argument(metavar="DATA", help="A data set's name, a folder, or an .npz file.")],

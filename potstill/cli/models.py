@@ -76,6 +76,30 @@ def _fits(spec: DataSpec, source: DataSpec, where: str) -> None:
             raise NetworkError(f"The model was trained on data with {name} {mine}; {where} has {theirs}.")
 
 
+def _same_split(model: Path, opening: Opening, split: str) -> None:
+    """Warns where a run's model is asked about its own data set, split otherwise than in its plan."""
+    from potstill import storage
+
+    paths = [path / "result.json" for path in (model, *model.glob("member-*"))]
+    path = next((path for path in paths if path.is_file()), None)
+    plan = storage.read_json(path).get("settings", {}).get("data", {}).get("plan", {}) if path else {}
+    if plan.get("source", {}).get("name") != opening.source:
+        return
+    sizes = {"test": plan.get("test"), "validation": plan.get("validation")}
+    asked = {"test": _count(opening.test), "validation": _count(opening.validation)}
+    matters = ("test",) if split == "test" else ("test", "validation")  # test examples are taken first
+    if any(sizes[name] != asked[name] for name in matters):
+        options = " ".join(f"--{name} {size}" for name, size in sizes.items() if size is not None)
+        _warn(
+            f"the model's plan splits {opening.source} otherwise, so examples that the model was trained on may be "
+            f"test examples here. The plan's split: {options or 'neither --test nor --validation'}."
+        )
+
+
+def _warn(sentence: str) -> None:
+    typer.echo(f"warning: {sentence}", err=True)
+
+
 @contextmanager
 def _stopping() -> Iterator[Callable[[], bool]]:
     """The first Ctrl-C asks to save and leave, a second one stops at once."""
@@ -105,6 +129,7 @@ def record(model: Path, opening: Opening, out: Path, *, views: int, augment: Seq
     teacher, spec = _load(model)
     _, source = opening.open(spec.task, opening.split or "train", [parse_value(word) for word in augment])
     _fits(spec, source.spec, opening.source)
+    _same_split(model, opening, opening.split or "train")
     with Progress() as progress, _stopping() as should_stop:
         progress(Told("begin", "recording"))
         stored = outputs.record(
@@ -135,6 +160,7 @@ def predict(model: Path, opening: Opening, out: Path | None) -> None:
     if whole or opening.split is not None or opening.test is not None:
         _, source = opening.open(spec.task, opening.split or "test")
         _fits(spec, source.spec, opening.source)
+        _same_split(model, opening, opening.split or "test")
     else:
         source = data.inputs(opening.source, spec, folder=opening.folder)
     found = ask(teacher, source)

@@ -11,6 +11,8 @@ from potstill.cli import text
 from potstill.cli.running import Request
 from potstill.study.plan import Plan
 
+_SHOWN = 10  # names of classes
+
 
 def plans(*, as_json: bool) -> None:
     """The shipped plans, one paragraph each."""
@@ -54,7 +56,9 @@ def check(request: Request) -> None:
     ]
     examples = ", ".join(f"{count:,} {name}" for name, count in found.rows.items())
     head = ["model", "network", "parameters", "trainings", "steps at most", "ms/step", "in all"]
-    typer.echo(f"{found.title}\n{examples} examples; {text.plural(len(found.seeds), 'seed')}\n")
+    shape, some = " x ".join(map(str, found.shape)), ", ".join(found.classes[:_SHOWN])
+    classes = f"{len(found.classes)} classes ({some}{', ...' if len(found.classes) > _SHOWN else ''})"
+    typer.echo(f"{found.title}\n{examples} examples of {shape}; {classes}; {text.plural(len(found.seeds), 'seed')}\n")
     typer.echo(text.table(head, rows, right=range(2, 7)))
     typer.echo(
         f"\nThe plan can run: about {text.duration(found.seconds)} with {text.plural(found.workers, 'worker')} "

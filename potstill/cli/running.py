@@ -115,7 +115,7 @@ def _told(results: Results) -> str:
         spread = "-" if found is None or found.std is None else f"{found.std:.4f}"
         size = "-" if model.cost is None else f"{model.cost.parameters:,}"
         rows.append([key, model.network, size, value, spread, str(len(model.seeds))])
-    head = ["model", "network", "parameters", results.metric, "sd", "seeds"]
+    head = ["model", "network", "parameters", f"{results.on} {results.metric}", "sd over seeds", "seeds"]
     return "\n".join([*lines, "", text.table(head, rows, right=range(2, 6)), ""])
 
 

@@ -36,11 +36,16 @@ class Rehearsed:
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """What a study would take: wall `seconds` with `workers` processes, `bytes` on a disk that has `free_bytes`."""
+    """What a study would take: wall `seconds` with `workers` processes, `bytes` on a disk that has `free_bytes`.
+
+    `rows` per split; `shape` of an example and names of the `classes` as the models see them.
+    """
 
     title: str
     seeds: tuple[int, ...]
     rows: Mapping[str, int]
+    shape: tuple[int, ...]
+    classes: tuple[str, ...]
     models: tuple[Rehearsed, ...]
     nodes: int
     workers: int
@@ -66,10 +71,13 @@ def estimate(job: Job, tree: Tree, speeds: Mapping[str, Speed], rows: Mapping[st
     """What the study takes, with `rows` examples on each split. It is a guess: other processes slow each other down."""
     times = {name: _node_seconds(node, tree, speeds, rows) for name, node in tree.nodes.items()}
     evaluation = {key: _evaluation_seconds(tree.families[key], speed, rows) for key, speed in speeds.items()}
+    spec = next((speed.model.spec for speed in speeds.values()), None)
     return Rehearsal(
         title=job.plan.title,
         seeds=tuple(job.plan.seed_list),
         rows=rows,
+        shape=tuple(spec.shape) if spec else (),
+        classes=tuple(spec.classes) if spec else (),
         models=tuple(_row(tree, key, speed, times, evaluation[key]) for key, speed in speeds.items()),
         nodes=len(tree.nodes),
         workers=job.workers,
