@@ -145,9 +145,12 @@ def read_json(path: Path) -> Any:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
     """Write a safetensors file whole or not at all; returns its sha256 (hex)."""
+    import torch
     from safetensors.torch import save
 
-    content = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, dict(metadata or {}))
+    # safetensors refuses tensors that share memory (tied weights, views of one tensor); clones do not.
+    own = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    content = save(own, dict(metadata or {}))
     write_bytes(path, content)
     return hashlib.sha256(content).hexdigest()
 

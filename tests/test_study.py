@@ -20,7 +20,7 @@ import torch
 
 import potstill as ps
 from potstill import storage
-from potstill.errors import Interrupted, OutputsError, RunError, StorageError
+from potstill.errors import DataError, Interrupted, OutputsError, RunError, StorageError
 from potstill.evaluation import load_predictions
 from potstill.study import folder as folders
 from potstill.study.results import Figures, Results
@@ -251,8 +251,12 @@ def test_no_student_learns_from_a_damaged_recording(copied: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(OutputsError, match=r"is damaged.*Delete .* and record again"):
+    folder = path.parent.parent
+    with pytest.raises(OutputsError, match=f"{folder} of this run .* delete it, and run .* is damaged") as caught:
         run(TOY, copied)
+    assert caught.value.__notes__ == ["This was models/taught/seed-0."]
+    shutil.rmtree(folder)
+    run(TOY, copied)
 
 
 def test_changed_recordings_are_noticed(copied: Path) -> None:
@@ -453,7 +457,32 @@ def test_two_workers_make_the_same_models_as_one(done: tuple[Path, Results], tmp
     assert [v.difference for v in results.verdicts] == [v.difference for v in done[1].verdicts]
 
 
+def test_the_longest_goes_first(tmp_path: Path) -> None:
+    plan = toy(seeds=1, training__steps=2)
+    plan["models"] = {name: {"network": f"mlp:{size}"} for name, size in (("b", 20), ("a", 200), ("c", 2))}
+    plan["verdict"] = {"metric": "accuracy"}
+    events: list[Any] = []
+    run(plan, tmp_path / "run", listener=events.append)
+    assert [e.text for e in events if e.kind == "done"] == [f"models/{name}/seed-0" for name in "abc"]
+
+
 # ---------------------------------------------------------------- failures
+
+
+def test_data_that_change_while_a_study_runs_are_refused(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(80, 4)).astype(np.float32)
+    path = tmp_path / "mine.npz"
+    np.savez(path, inputs=rows, labels=rows[:, 0] > 0)
+    plan = toy(seeds=2, training__steps=2, data={"source": str(path), "test": 20, "validation": 20})
+    plan["models"] = {"alone": {"network": "linear"}}
+
+    def change(event: Any) -> None:
+        if event.kind == "begin":
+            np.savez(path, inputs=rows + 1, labels=rows[:, 0] > 0)
+
+    with pytest.raises(DataError, match="train data changed while the study ran"):
+        run(plan, tmp_path / "run", workers=2, listener=change)
+    assert not weights_of(tmp_path / "run")
 
 
 def test_a_failed_model_is_told_and_its_students_are_not_run(tmp_path: Path) -> None:

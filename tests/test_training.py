@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import potstill as ps
 from potstill import storage
@@ -595,6 +595,33 @@ def test_a_model_folder_loads_in_plain_torch(digits: Any, tmp_path: Path) -> Non
     assert torch.equal(loaded(batch.inputs), model(batch.inputs))
     assert loaded.fingerprint() == model.fingerprint()
     assert loaded.spec == model.spec
+
+
+class Tied(nn.Module):
+    """Two layers with one matrix."""
+
+    def __init__(self, numbers: int, outputs: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(numbers, numbers, bias=False), nn.Linear(numbers, numbers, bias=False)
+        self.second.weight = self.first.weight
+        self.head = nn.Linear(numbers, outputs)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(self.second(torch.relu(self.first(inputs.flatten(1)))))
+
+
+def test_tied_weights_are_saved_continued_and_loaded(digits: Any, tmp_path: Path) -> None:
+    def tied(shape: tuple[int, ...], outputs: int) -> nn.Module:
+        return Tied(math.prod(shape), outputs)
+
+    asked = iter([False, True])
+    with pytest.raises(Interrupted):
+        ps.fit(tied, digits, epochs=4, folder=tmp_path, should_stop=lambda: next(asked))
+    model = ps.fit(tied, digits, epochs=4, folder=tmp_path)
+    straight = ps.fit(tied, digits, epochs=4)
+    loaded = ps.load(tmp_path, network=Tied(64, 10))
+    assert loaded.fingerprint() == model.fingerprint() == straight.fingerprint()
+    assert loaded.network.first.weight is loaded.network.second.weight
 
 
 def test_a_damaged_or_foreign_model_folder_is_refused(digits: Any, tmp_path: Path) -> None:

@@ -77,8 +77,7 @@ def save(
     tensors |= {f"optimizer/{name}": t for name, t in optimizer.items()}
     tensors |= {f"best/{name}": t for name, t in (state.best or {}).items()}
     name = f"step-{state.step:09d}.safetensors"
-    # Shared storage (tied weights) is refused by safetensors; clones are not shared.
-    digest = storage.write_tensors(folder / name, {key: t.clone() for key, t in tensors.items()})
+    digest = storage.write_tensors(folder / name, tensors)
     storage.write_json(
         folder / "checkpoint.json",
         {
