@@ -60,7 +60,14 @@ def stored(root: Path, work: Mapping[str, Any], source: Source, split: str) -> S
     Every byte of a recording is hashed before a student learns from it.
     """
     if "outputs" in work:
-        return outputs.open(root / work["outputs"] / split, verify=True)
+        folder = root / work["outputs"]
+        try:
+            return outputs.open(folder / split, verify=True)
+        except OutputsError as error:
+            raise OutputsError(
+                f"The recording {folder} of this run cannot be used: delete it, and run the plan again. Found: {error}",
+                field=error.field,
+            ) from error
     path = Path(work["file"])
     if path.is_dir():
         return outputs.open(path, source=source, verify=True)

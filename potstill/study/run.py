@@ -167,7 +167,10 @@ def _raise_if_stopped(outcomes: Sequence[Outcome]) -> None:
     refused = next((o for o in outcomes if o.state == "refused"), None)
     if refused is not None:
         name, _, text = refused.reason.partition(": ")
-        raise getattr(errors, name, errors.PotstillError)(text)
+        error = getattr(errors, name, errors.PotstillError)(text)
+        if refused.folder not in text:
+            error.add_note(f"This was {refused.folder}.")
+        raise error
     if any(o.state == "interrupted" for o in outcomes):
         raise Interrupted(STOPPED)
 
