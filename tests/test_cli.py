@@ -446,6 +446,18 @@ def test_demo_ends_with_three_commands_that_work(ask: Ask) -> None:
     assert Path(own[own.index("--out") + 1], "report.html").is_file()
 
 
+def test_commands_to_copy_work_where_the_shell_does_not_find_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    from potstill.cli import text
+
+    monkeypatch.setattr(sys, "argv", ["env/bin/potstill"])
+    monkeypatch.setattr(text.shutil, "which", lambda word: f"/bin/{word}")
+    assert text.program() == "potstill"
+    monkeypatch.setattr(text.shutil, "which", lambda word: None)
+    assert text.program() == "env/bin/potstill"
+    monkeypatch.setattr(sys, "argv", ["-c"])
+    assert text.program() == "potstill"
+
+
 def test_every_command_has_help_with_an_example(ask: Ask) -> None:
     whole = ask("--help").out
     names = [line.split()[0] for line in whole.partition("Commands:\n")[2].splitlines() if line[:3].strip()]

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 
+from potstill.cli import text
 from potstill.cli.commands import CONTINUED, app
 from potstill.errors import Interrupted, PotstillError
 
@@ -62,10 +63,10 @@ def _command(arguments: Sequence[str]) -> str:
 
 def _say_command(what: str, arguments: Sequence[str]) -> None:
     """A command to copy: the same arguments, but never `--fresh`, which would throw away what is saved."""
-    _say(f"{what}\n  {shlex.join(['potstill', *(word for word in arguments if word != '--fresh')])}")
+    _say(f"{what}\n  {shlex.join([text.program(), *(word for word in arguments if word != '--fresh')])}")
 
 
-def _say(text: str) -> None:
+def _say(line: str) -> None:
     with suppress(BrokenPipeError):
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(line + "\n")
         sys.stderr.flush()

@@ -60,12 +60,13 @@ def demo(request: Request) -> None:
 
 def _next(folder: Path) -> list[tuple[str, str]]:
     opener = next((word for word in ("xdg-open", "open") if shutil.which(word)), "python3 -m webbrowser")
+    program = shlex.quote(text.program())
     return [
         ("open the report", f"{opener} {shlex.quote(str(folder / 'report.html'))}"),
-        ("see the plan", "potstill show demo"),
+        ("see the plan", f"{program} show demo"),
         (
             "run it on your own pictures: my-arrays.npz holds inputs (n, height, width) and labels (n,)",
-            "potstill run demo --set data.source=my-arrays.npz --set data.test=0.3 --set title='My pictures' "
+            f"{program} run demo --set data.source=my-arrays.npz --set data.test=0.3 --set title='My pictures' "
             "--set story= --out runs/my-pictures",
         ),
     ]

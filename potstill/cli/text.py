@@ -6,6 +6,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> str:
@@ -24,6 +25,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collecti
         ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def program() -> str:
+    """How to call this program from here: by its name where the shell finds that, else as it was called."""
+    called = sys.argv[0]
+    return called if Path(called).name == "potstill" and shutil.which("potstill") is None else "potstill"
 
 
 def wrapped(text: str, *, first: str = "", rest: str = "") -> str:
