@@ -189,6 +189,16 @@ def test_what_is_missing_is_run_and_equals_what_was_there(copied: Path, done: tu
     assert weights_of(copied) == weights_of(done[0])
 
 
+@pytest.mark.parametrize("node", ["models/taught/seed-1", "outputs/teacher/plain/seed-1"])
+def test_an_old_failure_is_forgotten_when_it_is_mended(copied: Path, node: str) -> None:
+    shutil.rmtree(copied / "models" / "taught" / "seed-1")
+    shutil.rmtree(copied / "outputs")
+    storage.write_json(copied / node / "failure.json", {"reason": "the power went", "settings": {}})
+    results = run(TOY, copied)
+    assert results.models["taught"].failures == []
+    assert not list(copied.rglob("failure.json"))
+
+
 def test_more_seeds_are_a_second_look(copied: Path, done: tuple[Path, Results]) -> None:
     before = weights_of(copied)
     results = run(toy(seeds=4), copied)

@@ -13,7 +13,7 @@ from typing import Any, final
 import torch
 from torch import LongTensor, Tensor
 
-from potstill import engine, objectives, outputs, storage
+from potstill import engine, outputs, storage
 from potstill.data import ArraySource, Data
 from potstill.errors import Interrupted, PotstillError
 from potstill.networks.model import Model
@@ -22,9 +22,8 @@ from potstill.study.answers import known_rows, seed_of, stored
 from potstill.study.estimate import Rehearsal, Speed, estimate
 from potstill.study.run import Facts, Job, file_hash
 from potstill.study.tree import Family, Node, Tree, data_table, expand
-from potstill.study.worker import forget, open_data, training_of
+from potstill.study.worker import fit_node, forget, open_data, training_of
 from potstill.teachers import Ensemble
-from potstill.training.fit import fit
 from potstill.training.settings import Training
 from potstill.types import Answers, Teacher, TeacherOutputs
 
@@ -139,20 +138,12 @@ class _Family:
         )
 
     def _fit(self, node: Node, data: Data, training: Training, watch: _Watch | None) -> Model:
-        settings, seed = node.settings, node.settings["seed"]
         train = data.train.with_augment(training.augment) if training.augment else data.train
-        teacher, validation_teacher = self._teachers(node, data, train)
-        return fit(
-            settings["network"],
+        return fit_node(
+            node,
             data,
-            objectives.build(settings["objective"]),
-            teacher=teacher,
-            validation_teacher=validation_teacher,
-            seed=seed["seed"],
-            member=seed["member"],
-            generation=seed["generation"],
-            training=training,
-            weights=node.work["weights"],
+            training,
+            answers=self._teachers(node, data, train),
             progress=watch.progress if watch else None,
             should_stop=watch.should_stop if watch else None,
         )

@@ -20,11 +20,12 @@ from potstill import objectives, outputs, storage
 from potstill.data import Data
 from potstill.errors import DataError, Interrupted, StorageError, TrainingError, UsageError
 from potstill.evaluation import predict
+from potstill.networks.model import Model
 from potstill.study.answers import manifests_of, models_as_teacher, seed_of, teachers
 from potstill.study.tree import FORMAT, Node
 from potstill.training.fit import fit
 from potstill.training.settings import Training
-from potstill.types import Source
+from potstill.types import Answers, Source
 
 STOP = ".stop"
 RUNNING = ".running"
@@ -190,28 +191,18 @@ def _record(node: Node, place: Place) -> None:
 
 
 def _train(node: Node, place: Place) -> None:
-    data, settings = _data(node, place), node.settings
-    training = training_of(node)
+    data, training = _data(node, place), training_of(node)
     augmented = data.train.with_augment(training.augment) if training.augment else data.train
-    teacher, validation_teacher = teachers(node, place.root, data, augmented)
-    seed = settings["seed"]
     folder = place.root / node.folder
-    model = fit(
-        settings["network"],
+    model = fit_node(
+        node,
         data,
-        objectives.build(settings["objective"]),
-        teacher=teacher,
-        validation_teacher=validation_teacher,
-        seed=seed["seed"],
-        member=seed["member"],
-        generation=seed["generation"],
-        training=training,
-        weights=node.work["weights"],
+        training,
+        answers=teachers(node, place.root, data, augmented),
         folder=folder,
         should_stop=place.stopping,
         progress=_reporter(place.running(node.folder), node),
     )
-    (folder / "failure.json").unlink(missing_ok=True)
     write_result(
         folder,
         node,
@@ -220,6 +211,26 @@ def _train(node: Node, place: Place) -> None:
             "info": dict(model.info),
             "manifests": manifests_of(place.root, node),
         },
+    )
+
+
+def fit_node(
+    node: Node, data: Data, training: Training, *, answers: tuple[Answers | None, Answers | None], **others: Any
+) -> Model:
+    """The node's model, trained as its settings say; `answers` are the teacher's on training and validation rows."""
+    settings, seed = node.settings, node.settings["seed"]
+    return fit(
+        settings["network"],
+        data,
+        objectives.build(settings["objective"]),
+        teacher=answers[0],
+        validation_teacher=answers[1],
+        seed=seed["seed"],
+        member=seed["member"],
+        generation=seed["generation"],
+        training=training,
+        weights=node.work["weights"],
+        **others,
     )
 
 
@@ -232,7 +243,8 @@ def training_of(node: Node) -> Training:
 
 
 def write_result(folder: Path, node: Node, facts: Mapping[str, Any]) -> None:
-    """`result.json`, written last: the node is complete."""
+    """`result.json`, written last: the node is complete, whatever happened to it before."""
+    (folder / "failure.json").unlink(missing_ok=True)
     storage.write_json(
         folder / "result.json",
         {"format": FORMAT, "fingerprint": node.fingerprint, "settings": storage.plain(node.settings), **facts},
