@@ -100,6 +100,8 @@ def test_few_rows_repeat_evenly() -> None:
     assert len(found) == 10
     assert set(found.tolist()) == {2, 5, 11}
     assert int(counts[rows].max() - counts[rows].min()) <= 1
+    many = epoch_rows(torch.arange(50), 100, 0, 0)
+    assert not torch.equal(many[:50], many[50:])  # each time round in another order
 
 
 @pytest.mark.parametrize(
