@@ -52,6 +52,10 @@ class Engine:
     def pick(precision: Precision = "float32", *, channels_last: bool = False) -> Engine:
         """The first CUDA device if there is one, else the CPU; `$POTSTILL_DEVICE` overrides."""
         device = os.environ.get("POTSTILL_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            torch.device(device)
+        except RuntimeError:
+            raise SettingError(f'$POTSTILL_DEVICE is "{device}"; wanted is a device of torch, such as cpu.') from None
         if precision not in ("float32", "bf16"):
             raise SettingError(f'precision is "{precision}"; it can be "float32" or "bf16".')
         return Engine(device, precision, channels_last)

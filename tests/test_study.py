@@ -276,6 +276,23 @@ def test_changed_recordings_are_noticed(copied: Path) -> None:
         run(TOY, copied)
 
 
+def test_a_teacher_trained_anew_is_noticed(copied: Path) -> None:
+    """Its settings are the same, its weights are not: other code, another machine."""
+    folder = copied / "models" / "teacher" / "seed-0"
+    model = ps.load(folder)
+    with torch.no_grad():
+        next(model.network.parameters()).add_(0.1)
+    model.save(folder)
+    with pytest.raises(RunError, match="recorded from other weights"):
+        run(TOY, copied)
+
+
+def test_a_torn_line_of_reads_is_left_out(copied: Path) -> None:
+    with (copied / "test_reads.jsonl").open("a") as file:
+        file.write('{"plan": "to')
+    assert run(TOY, copied).test_reads.count == 1
+
+
 def test_another_plans_folder_is_refused(copied: Path) -> None:
     other = toy(verdict__baseline="a")
     other["models"] = {"a": {"network": "linear"}, "b": {"network": "mlp:4", "teacher": "a"}}

@@ -252,6 +252,13 @@ def test_label_smoothing_reaches_the_hard_term(digits: Any) -> None:
         assert model.history[0]["train_objective"] == pytest.approx(wanted.item(), rel=1e-5)
 
 
+def test_the_watched_objective_is_smoothed_as_the_trained_one(digits: Any) -> None:
+    model = ps.fit("linear", digits, seed=1, batch_size=2000, steps=1, label_smoothing=0.2, select="last")
+    batch = digits.validation.fetch(torch.arange(len(digits.validation)), 0)
+    wanted = nn.functional.cross_entropy(model(batch.inputs), batch.labels, label_smoothing=0.2)
+    assert model.history[0]["validation_objective"] == pytest.approx(wanted.item(), rel=1e-5)
+
+
 def test_penalties_are_divided_by_the_number_of_rows(digits: Any) -> None:
     def penalty(network: nn.Module) -> torch.Tensor:
         return sum((p**2).sum() for p in network.parameters())  # type: ignore[return-value]

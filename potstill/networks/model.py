@@ -57,14 +57,6 @@ class Model:
             answer: Tensor = self.network(own if parameter is None else own.to(parameter.device))
         return answer
 
-    def preprocess(self, raw: Tensor) -> Tensor:
-        """Raw inputs (B, *shape), as they lie in the user's files, to what the network takes."""
-        if tuple(raw.shape[1:]) != self.spec.shape:
-            raise NetworkError(
-                f"The inputs have shape {tuple(raw.shape[1:])} per example; this model takes {self.spec.shape}."
-            )
-        return raw.float() * self.spec.preprocessing.scale + self.spec.preprocessing.offset
-
     def fingerprint(self) -> str:
         """sha256 over the weights, the specification and the class names."""
         parts = {name: storage.tensor_sha256(tensor) for name, tensor in self.network.state_dict().items()}

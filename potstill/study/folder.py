@@ -8,6 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,18 @@ def is_complete(root: Path, node: Node) -> bool:
             f"{root / node.folder} learned from recorded outputs that have changed since (their manifest differs). "
             "Run with --fresh to start anew, or choose another --out."
         )
+    if node.kind == "record" and _differ(root, found.get("models"), list(node.work["models"])):
+        raise RunError(
+            f"{root / node.folder} was recorded from other weights than its teacher has now. "
+            "Delete that folder and the students' that learned from it, or run with --fresh to start anew."
+        )
     return True
+
+
+def _differ(root: Path, before: list[str] | None, folders: list[str]) -> bool:
+    """Whether the teachers of a recording were trained anew since; one that is gone is no difference."""
+    there = all((root / folder / "network.json").is_file() for folder in folders)
+    return there and before != evaluated_models(root, folders)
 
 
 def _recorded(root: Path, node: Node) -> bool:
@@ -166,7 +178,10 @@ def test_reads(root: Path, plan: Plan) -> TestReads:
     """
     path = root / READS
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    lines = [json.loads(line) for line in text.splitlines() if line]
+    lines = []
+    for line in text.splitlines():
+        with suppress(ValueError):  # a line that a crash tore
+            lines.append(json.loads(line))
     looks = {(line["plan"], tuple(line["seeds"])) for line in lines}
     if looks:
         looks.add((plan_fingerprint(plan), tuple(plan.seed_list)))

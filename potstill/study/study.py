@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from potstill import storage
 from potstill.errors import RunError, SettingError
-from potstill.study.folder import PLAN
 from potstill.study.plan import Plan
 from potstill.study.results import Results
 
@@ -55,15 +54,6 @@ class Study:
         if seeds is not None:
             found = found.with_seeds(seeds)
         return Study(found, where, str(data) if data is not None else None)
-
-    @staticmethod
-    def of_run(folder: str | Path, *, data: str | Path | None = None) -> Study:
-        """The study of an existing run folder."""
-        path = Path(folder) / PLAN
-        if not path.is_file():
-            raise RunError(f"{folder} is not a run folder: it has no {PLAN}. Wanted is a folder such as runs/demo.")
-        plan = replace(Plan.load(path), name=Path(folder).name)
-        return Study(plan, Path(folder), str(data) if data is not None else None)
 
     def run(self, *, workers: int | None = None, fresh: bool = False, listener: Any = _silent) -> Results:
         """Run what is missing; see `study.run.run` for what it raises. `workers` defaults to the number of cores."""

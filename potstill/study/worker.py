@@ -187,7 +187,8 @@ def _record(node: Node, place: Place) -> None:
     if data.validation is not None:
         outputs.record(teacher, data.validation, folder / "validation", should_stop=place.stopping)
     manifests = [storage.sha256_file(path) for path in sorted(folder.glob("*/manifest.json"))]
-    write_result(folder, node, {"seconds": time.monotonic() - began, "manifests": manifests})
+    models = evaluated_models(place.root, node.work["models"])
+    write_result(folder, node, {"seconds": time.monotonic() - began, "manifests": manifests, "models": models})
 
 
 def _train(node: Node, place: Place) -> None:

@@ -26,8 +26,8 @@ from potstill.training.task import (
     Progress,
     Task,
     TrainingData,
+    describe_data,
     describe_objective,
-    describe_validation,
     not_finite,
     pick_answers,
     pick_monitor,
@@ -36,7 +36,7 @@ from potstill.training.task import (
     refuse_probabilities,
 )
 from potstill.training.validation import Validation
-from potstill.types import Answers, ObjectiveFunction, Penalty, Teacher
+from potstill.types import Answers, ObjectiveFunction, Penalty, Source, Teacher
 
 _POLL_SECONDS = 0.25
 
@@ -83,13 +83,18 @@ def fit(
     start = start_from(module, weights) if weights is not None else None
     specification = None if callable(network) else networks.REGISTRY.full(network)
     options = pick_monitor(options, goal, data.validation, validation_answers)
-    watched = ["accuracy", "cross_entropy", options.select, options.monitor]
+    key = {"seed": seed, "member": member, "generation": generation}
+    decides = {
+        "network": specification or networks.label(network),
+        "objective": describe_objective(goal),
+        "training": storage.plain(options),
+        "seed": key,
+        "weights": start,
+    }
     task = Task(
         network=module,
         train=train,
-        validation=Validation.of(
-            data.validation, validation_answers, goal, [w for w in watched if w in metrics.names()]
-        ),
+        validation=_validation(data.validation, validation_answers, goal, options),
         objective=goal,
         answers=answers,
         rows=rows,
@@ -97,16 +102,7 @@ def fit(
         training=options,
         engine=Engine.pick(options.precision, channels_last=options.channels_last),
         penalties=penalties,
-        settings={
-            "network": specification or networks.label(network),
-            "objective": describe_objective(goal),
-            "training": storage.plain(options),
-            "seed": {"seed": seed, "member": member, "generation": generation},
-            "data": [train.fingerprint(), storage.tensor_sha256(train.labels), storage.tensor_sha256(train.labelled)],
-            "validation": describe_validation(data.validation, validation_answers),
-            "teacher": [answers.fingerprint(), storage.tensor_sha256(answers.known)] if answers else None,
-            "weights": start,
-        },
+        settings=decides | describe_data(train, answers, data.validation, validation_answers),
         folder=Path(folder) if folder is not None else None,
         checkpoint_seconds=checkpoint_seconds,
         progress=progress,
@@ -114,6 +110,14 @@ def fit(
     )
     state = _train(task)
     return _finish(task, state, specification)
+
+
+def _validation(
+    source: Source | None, answers: Answers | None, goal: ObjectiveFunction, options: Training
+) -> Validation | None:
+    watched = ["accuracy", "cross_entropy", options.select, options.monitor]
+    names = [name for name in watched if name in metrics.names()]
+    return Validation.of(source, answers, goal, names=names, label_smoothing=options.label_smoothing)
 
 
 def _train(task: Task) -> State:

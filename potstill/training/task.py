@@ -72,12 +72,22 @@ def describe_objective(objective: ObjectiveFunction) -> Any:
     return {"name": getattr(objective, "__qualname__", repr(type(objective))), "settings": {}}
 
 
-def describe_validation(source: Source | None, answers: Answers | None) -> list[str | None]:
-    """What the validation data and the teacher's answers there are; they decide which weights are kept."""
-    if source is None:
-        return []
-    told = None if answers is None else answers.fingerprint()
-    return [source.fingerprint(), *map(storage.tensor_sha256, (source.labels, source.labelled)), told]
+def describe_data(
+    train: Source, answers: Answers | None, validation: Source | None, validation_answers: Answers | None
+) -> dict[str, Any]:
+    """What identifies rows, labels and answers: those trained on, and those that decide which weights are kept."""
+    held: list[str | None] = [] if validation is None else [*_identity(validation)]
+    if validation is not None:
+        held.append(None if validation_answers is None else validation_answers.fingerprint())
+    return {
+        "data": _identity(train),
+        "teacher": None if answers is None else [answers.fingerprint(), storage.tensor_sha256(answers.known)],
+        "validation": held,
+    }
+
+
+def _identity(source: Source) -> list[str]:
+    return [source.fingerprint(), storage.tensor_sha256(source.labels), storage.tensor_sha256(source.labelled)]
 
 
 def pick_answers(

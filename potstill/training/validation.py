@@ -34,11 +34,17 @@ class Validation:
     metrics: Sequence[metrics.Metric]
     usable: Tensor
     kept: tuple[Batch, ...] | None
+    label_smoothing: float = 0.0
     batch_size: int = 1024
 
     @staticmethod
     def of(
-        source: Source | None, answers: Answers | None, objective: ObjectiveFunction, names: Sequence[str]
+        source: Source | None,
+        answers: Answers | None,
+        objective: ObjectiveFunction,
+        *,
+        names: Sequence[str],
+        label_smoothing: float,
     ) -> Validation | None:
         """None where there are no validation rows. Small data is fetched once and kept."""
         can = answers is not None or not getattr(objective, "needs_teacher", False)
@@ -56,7 +62,9 @@ class Validation:
         )
         usable = torch.zeros(len(source), dtype=torch.bool)
         usable[rows] = True
-        plain = Validation(source, answers, objective if can and len(rows) else None, chosen, usable, None)
+        plain = Validation(
+            source, answers, objective if can and len(rows) else None, chosen, usable, None, label_smoothing
+        )
         small = 4 * len(source) * int(np.prod(source.spec.shape)) <= _KEPT_BYTES
         return replace(plain, kept=tuple(plain.fetch())) if small else plain
 
@@ -67,9 +75,8 @@ class Validation:
     def _batch(self, start: int) -> Batch:
         index = torch.arange(start, min(start + self.batch_size, len(self.source)))
         plain = self.source.fetch(index, 0)  # type: ignore[arg-type]
-        if self.answers is None:
-            return plain
-        return Batch(plain.inputs, plain.labels, plain.labelled, index, self.answers.lookup(index, 0))  # type: ignore[arg-type]
+        told = None if self.answers is None else self.answers.lookup(index, 0)  # type: ignore[arg-type]
+        return Batch(plain.inputs, plain.labels, plain.labelled, index, told, self.label_smoothing)
 
     def measure(self, network: nn.Module, engine: Engine) -> dict[str, float]:
         """`validation_objective`: the sum of terms, a mean over the usable rows, as in training, so that both can be
