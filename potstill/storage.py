@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from potstill.errors import RunError, StorageError
 
@@ -56,10 +56,11 @@ def make_folder(path: Path) -> Path:
 
 
 @contextmanager
-def writing(path: Path, *, more: bool = False) -> Iterator[BinaryIO]:
+def writing(path: Path, *, sync: Literal["folder", "file", "none"] = "folder") -> Iterator[BinaryIO]:
     """A file to write into, whole or absent: temporary name, flush, fsync, rename, fsync of the folder.
 
-    `more`: another file of the same folder follows, whose fsync of the folder serves this one too.
+    `sync` "file" leaves out the fsync of the folder, for a file that another one of the same folder follows; "none"
+    leaves out both: the file is whole after a crash of the program, not after a power cut.
     """
     make_folder(path.parent)
     with explained(path):
@@ -68,14 +69,15 @@ def writing(path: Path, *, more: bool = False) -> Iterator[BinaryIO]:
             with os.fdopen(handle, "wb") as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                if sync != "none":
+                    os.fsync(file.fileno())
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):
                 os.unlink(temporary)
             raise
-        if not more:
+        if sync == "folder":
             sync_folder(path.parent)
 
 

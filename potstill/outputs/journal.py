@@ -60,8 +60,9 @@ class Journal:
 
     @staticmethod
     def start(folder: Path, header: Header) -> Journal:
-        """Write the header; nothing is recorded before it."""
-        storage.write_text(folder / JOURNAL, storage.canonical(header.model_dump(mode="json")) + "\n")
+        """Write the header; nothing is recorded before it. A power cut may take it: then shards are refused, aloud."""
+        with storage.writing(folder / JOURNAL, sync="none") as file:
+            file.write((storage.canonical(header.model_dump(mode="json")) + "\n").encode())
         return Journal(folder, header, {})
 
     def finished(self, file: str) -> Shard | None:

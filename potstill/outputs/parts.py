@@ -78,7 +78,7 @@ def write_shard(path: Path, tensors: dict[str, Tensor]) -> tuple[int, str]:
     head = json.dumps(entries, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)
     digest = hashlib.sha256()
-    with storage.writing(path, more=True) as file:  # the manifest follows
+    with storage.writing(path, sync="file") as file:  # the manifest follows
         blocks: list[bytes | memoryview[int]] = [struct.pack("<Q", len(head)) + head]
         for block in blocks + [_bytes(tensor) for _, tensor in ordered]:
             digest.update(block)
