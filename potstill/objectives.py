@@ -261,18 +261,26 @@ def _targets(batch: Batch, classes: int, *, alpha: float, temperature: float) ->
     """Hinton's terms as targets; alpha = 1 is hard labels, alpha = 0 with T = 1 soft labels."""
     found = []
     if alpha > 0:
-        found.append(losses.label_target(batch.labels, classes, batch.labelled, alpha, batch.label_smoothing))
+        found.append(
+            losses.label_target(
+                batch.labels, classes, batch.labelled, weight=alpha, label_smoothing=batch.label_smoothing
+            )
+        )
     if alpha < 1:
         teacher = teacher_of(batch, "hinton")
         probs, entropy = teacher.probs(temperature), teacher.neg_entropy(temperature)
-        found.append(losses.soft_target(probs, entropy, teacher.known, (1 - alpha) * temperature**2, temperature))
+        found.append(
+            losses.soft_target(
+                probs, entropy, teacher.known, weight=(1 - alpha) * temperature**2, temperature=temperature
+            )
+        )
     return found
 
 
 def _pseudo_targets(batch: Batch, classes: int) -> list[losses.Target]:
     teacher = teacher_of(batch, "pseudo_labels")
     answers = teacher.probs(1.0).argmax(1)
-    return [losses.label_target(answers, classes, teacher.known, 1.0, batch.label_smoothing)]
+    return [losses.label_target(answers, classes, teacher.known, weight=1.0, label_smoothing=batch.label_smoothing)]
 
 
 def _positive(word: str, name: str, value: float) -> float:

@@ -33,14 +33,14 @@ class Target(NamedTuple):
     constant: Tensor
 
 
-def label_target(labels: Tensor, classes: int, mask: Tensor, weight: float, label_smoothing: float) -> Target:
+def label_target(labels: Tensor, classes: int, mask: Tensor, *, weight: float, label_smoothing: float) -> Target:
     """`cross_entropy` with `labels` (n,), as a target named "hard"; rows outside `mask` (n,) bool weigh nothing."""
     one_hot = functional.one_hot(labels, classes).float()
     smooth = one_hot * (1 - label_smoothing) + label_smoothing / classes
     return Target("hard", 1.0, smooth * (weight * mask.float()).unsqueeze(1), torch.zeros(len(labels)))
 
 
-def soft_target(probs: Tensor, neg_entropy: Tensor, mask: Tensor, weight: float, temperature: float) -> Target:
+def soft_target(probs: Tensor, neg_entropy: Tensor, mask: Tensor, *, weight: float, temperature: float) -> Target:
     """`kl` from `probs` (n, K), as a target named "soft"; rows outside `mask` (n,) bool weigh nothing."""
     weights = torch.where(mask.unsqueeze(1), probs * weight, 0.0)
     return Target("soft", temperature, weights, torch.where(mask, neg_entropy * weight, 0.0))
