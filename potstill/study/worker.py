@@ -94,8 +94,7 @@ def data_facts(table: Mapping[str, Any], folder: str | None) -> dict[str, Any]:
     data = open_data({**table, "labelled": None}, 0, folder)
     prints = {}
     for name, part in (("train", data.train), ("validation", data.validation)):
-        whole = None if part is None else [part.fingerprint(), storage.tensor_sha256(part.labels)]
-        prints[name] = None if whole is None else storage.fingerprint(whole)
+        prints[name] = None if part is None else _part_fingerprint(part)
     spec = data.spec
     validation = 0 if data.validation is None else len(data.validation)
     return {
@@ -273,7 +272,7 @@ def evaluate_unit(unit: str, folders: list[str], table: Mapping[str, Any], seed:
                 "format": FORMAT,
                 "sha256": hashes,
                 "models": evaluated_models(place.root, folders),
-                "test": None if data.test is None else _test_fingerprint(data.test),
+                "test": None if data.test is None else _part_fingerprint(data.test),
             },
         )
         return Outcome(unit, "done", seconds=time.monotonic() - began)
@@ -281,9 +280,9 @@ def evaluate_unit(unit: str, folders: list[str], table: Mapping[str, Any], seed:
         return Outcome(unit, "refused", f"{type(error).__name__}: {error}")
 
 
-def _test_fingerprint(test: Source) -> str:
-    """Hash of the test examples, their order and their labels."""
-    return storage.fingerprint([test.fingerprint(), storage.tensor_sha256(test.labels)])
+def _part_fingerprint(part: Source) -> str:
+    """Hash of a split's examples, their order and their labels."""
+    return storage.fingerprint([part.fingerprint(), storage.tensor_sha256(part.labels)])
 
 
 def evaluated_models(root: Path, folders: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from potstill.seeding import permutation
+from potstill.types import Answers, ObjectiveFunction, Source
 
 
 def usable_rows(labelled: Tensor, known: Tensor | None, *, needs_labels: bool, needs_teacher: bool) -> Tensor:
@@ -19,6 +20,16 @@ def usable_rows(labelled: Tensor, known: Tensor | None, *, needs_labels: bool, n
     if needs_teacher and known is not None:
         mask |= known
     return torch.nonzero(mask).flatten()
+
+
+def rows_for(objective: ObjectiveFunction, source: Source, answers: Answers | None) -> Tensor:
+    """(m,) int64: `usable_rows` of an objective; a plain function uses labels, and a teacher if there is one."""
+    return usable_rows(
+        source.labelled,
+        None if answers is None else answers.known,
+        needs_labels=getattr(objective, "needs_labels", True),
+        needs_teacher=getattr(objective, "needs_teacher", answers is not None),
+    )
 
 
 def epoch_rows(rows: Tensor, n: int, seed: int, epoch: int) -> Tensor:

@@ -15,7 +15,7 @@ from potstill.engine import Engine
 from potstill.errors import DataError, ObjectiveError, TeacherError
 from potstill.outputs import Live
 from potstill.registry import Spec
-from potstill.training.order import usable_rows
+from potstill.training.order import rows_for
 from potstill.training.settings import Training
 from potstill.training.validation import Validation
 from potstill.types import Answers, ObjectiveFunction, Penalty, Source, Teacher
@@ -104,9 +104,7 @@ def pick_rows(objective: ObjectiveFunction, train: Source, answers: Answers | No
     """The usable rows; refuses a training that has nothing to learn from, or a teacher that does not fit."""
     if len(train) == 0:
         raise DataError("The training set is empty: nothing can be learned from it.")
-    needs_labels = getattr(objective, "needs_labels", True)
-    needs_teacher = getattr(objective, "needs_teacher", answers is not None)
-    if needs_teacher and answers is None:
+    if answers is None and getattr(objective, "needs_teacher", False):
         name = getattr(objective, "name", "this objective")
         raise ObjectiveError(f'"{name}" learns from a teacher, but there is none. Pass teacher=...')
     if answers is not None:
@@ -117,9 +115,7 @@ def pick_rows(objective: ObjectiveFunction, train: Source, answers: Answers | No
             raise TeacherError(
                 f"The teacher answers for {found} classes; the student's data has {len(train.spec.classes)}."
             )
-    rows = usable_rows(
-        train.labelled, answers.known if answers else None, needs_labels=needs_labels, needs_teacher=needs_teacher
-    )
+    rows = rows_for(objective, train, answers)
     if len(rows) == 0:
         raise DataError("No training row carries a label or a known teacher's answer that the objective could use.")
     return rows

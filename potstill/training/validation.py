@@ -14,7 +14,7 @@ from potstill import metrics
 from potstill.engine import Engine
 from potstill.errors import SettingError
 from potstill.losses import class_logits
-from potstill.training.order import usable_rows
+from potstill.training.order import rows_for
 from potstill.types import Answers, Batch, ObjectiveFunction, Outputs, Source
 
 _KEPT_BYTES = 64 << 20
@@ -54,12 +54,7 @@ class Validation:
         for metric in chosen:
             if metric.needs_teacher:
                 raise SettingError(f'"{metric.name}" needs a teacher and cannot be watched during training.')
-        rows = usable_rows(
-            source.labelled,
-            None if answers is None else answers.known,
-            needs_labels=getattr(objective, "needs_labels", True),
-            needs_teacher=getattr(objective, "needs_teacher", answers is not None),
-        )
+        rows = rows_for(objective, source, answers)
         usable = torch.zeros(len(source), dtype=torch.bool)
         usable[rows] = True
         plain = Validation(
@@ -76,7 +71,7 @@ class Validation:
         index = torch.arange(start, min(start + self.batch_size, len(self.source)))
         plain = self.source.fetch(index, 0)  # type: ignore[arg-type]
         told = None if self.answers is None else self.answers.lookup(index, 0)  # type: ignore[arg-type]
-        return Batch(plain.inputs, plain.labels, plain.labelled, index, told, self.label_smoothing)
+        return replace(plain, teacher=told, label_smoothing=self.label_smoothing)
 
     def measure(self, network: nn.Module, engine: Engine) -> dict[str, float]:
         """`validation_objective`: the sum of terms, a mean over the usable rows, as in training, so that both can be
