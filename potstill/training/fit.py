@@ -9,31 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from potstill import metrics, networks, storage
 from potstill.engine import Engine
 from potstill.errors import Interrupted, TrainingError
 from potstill.networks.model import Model, start_from
 from potstill.registry import Spec
-from potstill.seeding import reseed_step
 from potstill.training import checkpoint, optimizers
 from potstill.training.checkpoint import State
-from potstill.training.loss import Loss
 from potstill.training.order import epoch_rows
 from potstill.training.settings import Training
+from potstill.training.step import stepper
 from potstill.training.task import (
     Progress,
     Task,
     TrainingData,
     describe_data,
     describe_objective,
-    not_finite,
     pick_answers,
     pick_monitor,
     pick_objective,
     pick_rows,
-    refuse_probabilities,
 )
 from potstill.training.validation import Validation
 from potstill.types import Answers, ObjectiveFunction, Penalty, Source, Teacher
@@ -157,7 +153,7 @@ def _loop(task: Task, state: State, optimizer: torch.optim.Optimizer, save: Call
     constant = training.schedule == "constant"
     schedule = optimizers.SCHEDULES.call(training.schedule)
     rates = [group["lr"] for group in optimizer.param_groups]
-    augmented, step_once = bool(task.train.augmentation), _stepper(task, optimizer)
+    augmented, step_once = bool(task.train.augmentation), stepper(task, optimizer)
     saved = polled = time.monotonic()
     rows, view = torch.empty(0, dtype=torch.int64), 0
     running = -1
@@ -186,40 +182,6 @@ def _loop(task: Task, state: State, optimizer: torch.optim.Optimizer, save: Call
         if task.folder and now - saved >= task.checkpoint_seconds * (0.25 if ended else 1.0):
             save()
             saved = time.monotonic()
-
-
-def _stepper(task: Task, optimizer: torch.optim.Optimizer) -> Callable[[Tensor, int, State], None]:
-    """One optimiser step as a closure: everything that does not change between steps is looked up once."""
-    network, engine, seed = task.network, task.engine, task.seed
-    clip, parameters, penalties = task.training.clip, list(network.parameters()), task.penalties
-    loss, n = Loss(task), len(task.train)
-
-    def step_once(index: Tensor, view: int, state: State) -> None:
-        batch, inputs = loss.take(index, view)
-        reseed_step(seed, state.step)
-        with engine.autocast():
-            logits = network(inputs)
-        if state.step == 0:
-            refuse_probabilities(logits)
-        values, roots, gradients = loss(logits, batch, index, view)
-        for i, penalty in enumerate(penalties):
-            roots.append(penalty(network) / n)
-            gradients.append(None)
-            values[f"penalty{i or ''}"] = roots[-1].item()
-        if not math.isfinite(sum(values.values())):
-            raise TrainingError(not_finite(values, state.step), step=state.step)
-        for parameter in parameters:
-            parameter.grad = None
-        torch.autograd.backward(roots, gradients)
-        if clip:
-            nn.utils.clip_grad_norm_(parameters, clip)
-        optimizer.step()
-        weight = len(index)
-        state.rows += weight
-        for name, value in values.items():
-            state.sums[name] = state.sums.get(name, 0.0) + value * weight
-
-    return step_once
 
 
 def _end_epoch(task: Task, state: State, learning_rate: float) -> None:
@@ -277,6 +239,7 @@ def _finish(task: Task, state: State, specification: Mapping[str, Any] | None) -
     if state.best is not None:
         task.network.load_state_dict(state.best)
     task.network.eval()
+    task.network.zero_grad(set_to_none=True)
     info = {
         "seed": task.settings["seed"],
         "objective": task.settings["objective"],

@@ -1,0 +1,204 @@
+"""Passes that are written out: the gradients of autograd and of float64, and which networks are left to autograd."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import potstill as ps
+from potstill import networks
+from potstill.networks.stack import Stack
+from potstill.registry import Spec
+
+SPECS: tuple[Spec, ...] = (
+    "linear",
+    "mlp:7",
+    "mlp:100",  # a large product below a small one
+    "mlp:500-400-300-200-100",
+    {"name": "mlp", "hidden": [9, 5], "dropout": 0.0},
+)
+
+
+def network_of(spec: Spec) -> nn.Module:
+    return networks.seeded(spec, (1, 28, 28), 10, seed=2)
+
+
+def batch(rows: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(rows)
+    return torch.rand(rows, 1, 28, 28, generator=generator), torch.randn(rows, 10, generator=generator)
+
+
+def in_float64(network: nn.Module, inputs: Tensor, gradient: Tensor) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Logits and gradients by numpy, layer by layer."""
+    linear = [m for m in network.modules() if isinstance(m, nn.Linear)]
+    here, kept = inputs.flatten(1).double().numpy(), []
+    for number, layer in enumerate(linear):
+        kept.append(here)
+        weight, bias = (p.detach().double().numpy() for p in (layer.weight, layer.bias))
+        here = here @ weight.T + bias
+        if number < len(linear) - 1:
+            here = np.maximum(here, 0)
+    back, found = gradient.double().numpy(), []
+    for layer, below in zip(reversed(linear), reversed(kept), strict=True):
+        found += [back.sum(0), back.T @ below]
+        back = (back @ layer.weight.detach().double().numpy()) * (below > 0)
+    return here, found[::-1]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+@pytest.mark.parametrize("rows", [1, 3, 128])
+@pytest.mark.parametrize("precision", ["highest", "medium"])
+def test_passes_equal_float64(spec: Spec, rows: int, precision: str) -> None:
+    network = network_of(spec)
+    inputs, gradient = batch(rows)
+    stack = Stack.of(network)
+    assert stack is not None
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        logits = stack.forward(inputs)
+        stack.backward(gradient)
+        assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision(before)
+    wanted, gradients = in_float64(network, inputs, gradient)
+    np.testing.assert_allclose(logits.numpy(), wanted, atol=2e-5)
+    for parameter, expected in zip(network.parameters(), gradients, strict=True):
+        assert parameter.grad is not None
+        np.testing.assert_allclose(parameter.grad.numpy(), expected, atol=2e-5 * max(1, np.abs(expected).max()))
+
+
+def test_a_second_backward_pass_overwrites_the_first() -> None:
+    network = network_of("mlp:7")
+    stack = Stack.of(network)
+    assert stack is not None
+    found = []
+    for _ in range(2):
+        inputs, gradient = batch(5)
+        stack.forward(inputs)
+        stack.backward(gradient)
+        found.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_passes_follow_the_weights_as_they_change() -> None:
+    network = network_of("mlp:7")
+    stack = Stack.of(network)
+    assert stack is not None
+    network.load_state_dict({name: 2 * t for name, t in network.state_dict().items()})
+    inputs, _ = batch(4)
+    torch.testing.assert_close(stack.forward(inputs), network(inputs).detach())
+
+
+def _hooked(network: nn.Sequential) -> nn.Module:
+    network[1].register_forward_hook(lambda *_: None)
+    return network
+
+
+def _backward_hooked(network: nn.Sequential) -> nn.Module:
+    network[1].register_full_backward_hook(lambda *_: None)
+    return network
+
+
+def _tensor_hooked(network: nn.Sequential) -> nn.Module:
+    network[1].weight.register_hook(lambda g: g)
+    return network
+
+
+def _frozen(network: nn.Sequential) -> nn.Module:
+    network[1].weight.requires_grad_(False)
+    return network
+
+
+def _tied(network: nn.Sequential) -> nn.Module:
+    network[-1].bias = network[1].bias
+    return network
+
+
+def _parametrized(network: nn.Sequential) -> nn.Module:
+    nn.utils.parametrizations.weight_norm(network[1])
+    return network
+
+
+class _Own(nn.Sequential):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return 2 * super().forward(inputs)
+
+
+class _OwnLinear(nn.Linear):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs).sin()
+
+
+def _layers(*modules: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict((f"m{i}", m) for i, m in enumerate(modules)))
+
+
+LEFT: dict[str, Callable[[], nn.Module]] = {
+    "convolutions": lambda: network_of("lenet"),
+    "dropout": lambda: network_of({"name": "mlp", "hidden": [8], "dropout": 0.5}),
+    "another activation": lambda: _layers(nn.Flatten(), nn.Linear(784, 8), nn.Tanh(), nn.Linear(8, 10)),
+    "two layers without an activation": lambda: _layers(nn.Flatten(), nn.Linear(784, 8), nn.Linear(8, 10)),
+    "a ReLU at the end": lambda: _layers(nn.Flatten(), nn.Linear(784, 10), nn.ReLU()),
+    "no bias": lambda: _layers(nn.Flatten(), nn.Linear(784, 10, bias=False)),
+    "nothing that flattens": lambda: _layers(nn.Linear(784, 10)),
+    "another flattening": lambda: _layers(nn.Flatten(0), nn.Linear(784, 10)),
+    "flattening alone": lambda: _layers(nn.Flatten()),
+    "a class of one's own": lambda: _Own(nn.Flatten(), nn.Linear(784, 10)),
+    "a layer of one's own": lambda: _layers(nn.Flatten(), _OwnLinear(784, 10)),
+    "float64": lambda: network_of("mlp:8").double(),
+    "another device": lambda: network_of("mlp:8").to("meta"),
+    "a forward hook": lambda: _hooked(network_of("mlp:8")),  # type: ignore[arg-type]
+    "a backward hook": lambda: _backward_hooked(network_of("mlp:8")),  # type: ignore[arg-type]
+    "a tensor's hook": lambda: _tensor_hooked(network_of("mlp:8")),  # type: ignore[arg-type]
+    "a frozen layer": lambda: _frozen(network_of("mlp:8")),  # type: ignore[arg-type]
+    "shared parameters": lambda: _tied(network_of("mlp:10")),  # type: ignore[arg-type]
+    "parametrised weights": lambda: _parametrized(network_of("mlp:8")),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_what_is_left_to_autograd(name: str) -> None:
+    assert Stack.of(LEFT[name]()) is None
+
+
+@pytest.fixture(scope="module")
+def digits() -> Any:
+    return ps.data.open("digits", test=600, validation=100, labelled=300, splits=("train", "validation"))
+
+
+@pytest.mark.parametrize("objective", ["hard_labels", "hinton", "pseudo_labels"])
+def test_both_ways_train_alike(digits: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, objective: str) -> None:
+    teacher = None
+    if objective != "hard_labels":
+        teacher = ps.record(ps.fit("mlp:32", digits, seed=3, steps=60), digits.train, folder=tmp_path)
+    settings: dict[str, Any] = {"seed": 1, "batch_size": 50, "steps": 40, "clip": 1.0, "teacher": teacher}
+    asked = []
+    plain, of = Stack.backward, Stack.of
+    monkeypatch.setattr(Stack, "backward", lambda self, gradient: (asked.append(1), plain(self, gradient))[1])
+    by_hand = ps.fit("mlp:24-12", digits, objective, **settings)
+    assert len(asked) == 40
+    monkeypatch.setattr(Stack, "of", staticmethod(lambda network: of(nn.Sequential())))
+    by_autograd = ps.fit("mlp:24-12", digits, objective, **settings)
+    assert len(asked) == 40
+    for a, b in zip(by_hand.network.parameters(), by_autograd.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
+
+
+def test_a_penalty_is_left_to_autograd(digits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Stack, gradient: Tensor) -> None:
+        raise AssertionError("the penalty's gradient would be lost")
+
+    monkeypatch.setattr(Stack, "backward", refuse)
+    penalty = lambda network: sum(p.square().sum() for p in network.parameters())  # noqa: E731
+    ps.fit("mlp:8", digits, steps=2, penalties=[penalty])
+
+
+def test_no_gradients_stay_after_training(digits: Any) -> None:
+    assert all(p.grad is None for p in ps.fit("mlp:8", digits, steps=2).network.parameters())
