@@ -139,6 +139,11 @@ TABLE = {
         {"hard": lambda z, b: 0.3 * oracle_hard(z, b), "soft": lambda z, b: 0.7 * oracle_soft(z, b, 2.5)},
         "soft",
     ),
+    "hinton, T 1": Row(
+        {"name": "hinton", "temperature": 1.0, "alpha": 0.3},
+        {"hard": lambda z, b: 0.3 * oracle_hard(z, b), "soft": lambda z, b: 0.7 * oracle_soft(z, b, 1.0)},
+        "soft",
+    ),
     "hinton, alpha 0": Row(
         {"name": "hinton", "temperature": 4.0, "alpha": 0.0},
         {"soft": lambda z, b: oracle_soft(z, b, 4.0)},

@@ -62,7 +62,8 @@ class ClosedForm:
         self._table = table.flatten(1)
         self._shape = (count, classes)
         temperatures = torch.tensor([target.temperature for target in targets])
-        self._inverse = None if bool((temperatures == 1).all()) else (1 / temperatures)[:, None, None]
+        plain = count == 1 and bool((temperatures == 1).all())
+        self._inverse = None if plain else (1 / temperatures)[:, None, None]
         self._factors = 1 / temperatures
         self._by_size: dict[int, Tensor] = {}  # of an epoch's batches: two sizes, the last being smaller
 
