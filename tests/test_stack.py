@@ -15,6 +15,7 @@ import potstill as ps
 from potstill import networks
 from potstill.networks.stack import Stack
 from potstill.registry import Spec
+from potstill.training import optimizers
 
 SPECS: tuple[Spec, ...] = (
     "linear",
@@ -202,3 +203,33 @@ def test_a_penalty_is_left_to_autograd(digits: Any, monkeypatch: pytest.MonkeyPa
 
 def test_no_gradients_stay_after_training(digits: Any) -> None:
     assert all(p.grad is None for p in ps.fit("mlp:8", digits, steps=2).network.parameters())
+
+
+@pytest.mark.parametrize(
+    "spec", ["adam", {"name": "adam", "weight_decay": 0.1}, {"name": "adamw", "betas": [0.5, 0.9]}, "sgd", "adadelta"]
+)
+def test_updates_equal_the_optimizers_own_steps(spec: Spec) -> None:
+    """The learning rate changes between steps, and so does the optimizer's state in the middle."""
+    found = []
+    for own in (False, True):
+        parameters = [nn.Parameter(torch.linspace(-1, 1, size).clone()) for size in (40, 3)]
+        optimizer = optimizers.REGISTRY.call(spec, parameters)
+        for p in parameters:
+            p.grad = torch.empty_like(p)
+        update = optimizer.step if own else optimizers.updater(optimizer)
+        for number in range(8):
+            optimizer.param_groups[0]["lr"] = 0.1 / (1 + number)
+            for p in parameters:
+                assert p.grad is not None
+                p.grad.copy_(torch.sin(p.detach() * (number + 1)))
+            update()
+            if number == 4:
+                state = optimizers.state_tensors(optimizer)
+        again = optimizers.REGISTRY.call(spec, parameters)
+        optimizers.load_state(again, state)
+        step = again.step if own else optimizers.updater(again)
+        step()
+        step()
+        found.append([p.detach().clone() for p in parameters] + list(optimizers.state_tensors(again).values()))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert len(found[0]) > 2

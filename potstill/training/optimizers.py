@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import SGD, Adadelta, Adam, AdamW, Optimizer
+from torch.optim.adam import adam as adam_step
 
 from potstill.errors import SettingError
 from potstill.registry import Registry
@@ -129,6 +130,33 @@ def step(*, at: tuple[float, ...] = (0.5, 0.75), gamma: float = 0.1) -> Schedule
 
 REGISTRY = Registry("optimizer", {"adam": adam, "adamw": adamw, "sgd": sgd, "adadelta": adadelta}, SettingError)
 SCHEDULES = Registry("schedule", {"constant": constant, "cosine": cosine, "step": step}, SettingError)
+
+
+def updater(optimizer: Optimizer) -> Callable[[], None]:
+    """`optimizer.step` for gradients that stay in the same tensors from step to step.
+
+    For fused Adam the lists of tensors are then made once: a quarter of what its step costs for a small network.
+    """
+    group = optimizer.param_groups[0]
+    if type(optimizer) not in (Adam, AdamW) or len(optimizer.param_groups) > 1 or not group["fused"]:
+        return optimizer.step
+    fixed = {name: group[name] for name in ("amsgrad", "weight_decay", "eps", "maximize", "decoupled_weight_decay")}
+    beta1, beta2 = group["betas"]
+    lists: list[list[torch.Tensor]] = []
+
+    def update() -> None:
+        if not lists:
+            optimizer.step()  # makes the state where there is none yet
+            rows = group["params"]
+            moments = [[optimizer.state[p][name] for p in rows] for name in ("exp_avg", "exp_avg_sq", "step")]
+            lists.extend([[p.detach() for p in rows], [p.grad for p in rows], *moments])
+            return
+        values, gradients, first, second, steps = lists
+        adam_step(
+            values, gradients, first, second, [], steps, fused=True, beta1=beta1, beta2=beta2, lr=group["lr"], **fixed
+        )
+
+    return update
 
 
 def state_tensors(optimizer: Optimizer) -> dict[str, torch.Tensor]:

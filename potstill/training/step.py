@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +16,20 @@ from torch import Tensor, nn
 from potstill.errors import TrainingError
 from potstill.networks.stack import Stack
 from potstill.seeding import reseed_step
+from potstill.training import optimizers
 from potstill.training.checkpoint import State
 from potstill.training.loss import Loss
 from potstill.training.task import Task, not_finite, refuse_probabilities
 
 Step = Callable[[Tensor, int, State], None]
-Backward = Callable[[list[Tensor], list[Tensor | None]], None]
+
+
+class Passes(NamedTuple):
+    """Inputs to logits; from the roots of the loss and their gradients to every `.grad`; from there to new weights."""
+
+    forward: Callable[[Tensor], Tensor]
+    backward: Callable[[list[Tensor], list[Any]], None]
+    update: Callable[[], Any]
 
 
 def stepper(task: Task, optimizer: torch.optim.Optimizer) -> Step:
@@ -30,7 +39,7 @@ def stepper(task: Task, optimizer: torch.optim.Optimizer) -> Step:
     """
     seed, clip, parameters, penalties = task.seed, task.training.clip, list(task.network.parameters()), task.penalties
     loss, n = Loss(task), len(task.train)
-    forward, backward = _passes(task, loss)
+    forward, backward, update = _passes(task, loss, optimizer)
 
     def step_once(index: Tensor, view: int, state: State) -> None:
         batch, inputs = loss.take(index, view)
@@ -48,7 +57,7 @@ def stepper(task: Task, optimizer: torch.optim.Optimizer) -> Step:
         backward(roots, gradients)
         if clip:
             nn.utils.clip_grad_norm_(parameters, clip)
-        optimizer.step()
+        update()
         weight = len(index)
         state.rows += weight
         for name, value in values.items():
@@ -57,22 +66,21 @@ def stepper(task: Task, optimizer: torch.optim.Optimizer) -> Step:
     return step_once
 
 
-def _passes(task: Task, loss: Loss) -> tuple[Callable[[Tensor], Tensor], Backward]:
-    """Inputs to logits; and from the roots of the loss and their gradients to every parameter's `.grad`."""
+def _passes(task: Task, loss: Loss, optimizer: torch.optim.Optimizer) -> Passes:
     network, engine, parameters = task.network, task.engine, list(task.network.parameters())
     plain = loss.fixed and not task.penalties and engine.precision == "float32"
     stack = Stack.of(network) if plain else None
     if stack is not None:
-        return stack.forward, lambda _, gradients: stack.backward(gradients[0])
+        return Passes(stack.forward, lambda _, gradients: stack.backward(gradients[0]), optimizers.updater(optimizer))
 
     def forward(inputs: Tensor) -> Tensor:
         with engine.autocast():
             logits: Tensor = network(inputs)
         return logits
 
-    def backward(roots: list[Tensor], gradients: list[Tensor | None]) -> None:
+    def backward(roots: list[Tensor], gradients: list[Any]) -> None:
         for parameter in parameters:
             parameter.grad = None
         torch.autograd.backward(roots, gradients)
 
-    return forward, backward
+    return Passes(forward, backward, optimizer.step)
