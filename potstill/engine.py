@@ -138,6 +138,9 @@ class _Moved:
     def neg_entropy(self, temperature: float = 1.0) -> Tensor:
         return self._to(self._answers.neg_entropy(temperature))
 
+    def member_probs(self, temperature: float = 1.0) -> Tensor:
+        return self._to(self._answers.member_probs(temperature))
+
     def logits(self) -> Tensor:
         return self._to(self._answers.logits())
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from potstill import losses
 from potstill.errors import NotYetError, ObjectiveError
-from potstill.losses.terms import hard, soft, teacher_of, unless_all
+from potstill.losses import terms
 from potstill.registry import Registry, Spec
 from potstill.types import Batch, ObjectiveFunction, Outputs
 
@@ -63,7 +63,7 @@ def hard_labels() -> Objective:
     hard = CE(label, softmax(z)), z the student's logits. It has no dials.
     """
     targets = partial(_targets, alpha=1.0, temperature=1.0)
-    return Objective("hard_labels", {}, _hard_labels, needs_labels=True, needs_teacher=False, targets=targets)
+    return Objective("hard_labels", {}, terms.hard_labels, needs_labels=True, needs_teacher=False, targets=targets)
 
 
 def soft_labels() -> Objective:
@@ -76,7 +76,7 @@ def soft_labels() -> Objective:
     Reference: paper 1 (Biryukova, knowledge distillation for binary classification), equation 14.
     """
     targets = partial(_targets, alpha=0.0, temperature=1.0)
-    return Objective("soft_labels", {}, _soft_labels, needs_labels=False, needs_teacher=True, targets=targets)
+    return Objective("soft_labels", {}, terms.soft_labels, needs_labels=False, needs_teacher=True, targets=targets)
 
 
 def pseudo_labels() -> Objective:
@@ -88,7 +88,7 @@ def pseudo_labels() -> Objective:
     Reference: paper 1, equation 13; Lee 2013, "Pseudo-label".
     """
     return Objective(
-        "pseudo_labels", {}, _pseudo_labels, needs_labels=False, needs_teacher=True, targets=_pseudo_targets
+        "pseudo_labels", {}, terms.pseudo_labels, needs_labels=False, needs_teacher=True, targets=_pseudo_targets
     )
 
 
@@ -111,10 +111,35 @@ def hinton(*, temperature: float = 4.0, alpha: float = 0.1) -> Objective:
     return Objective(
         "hinton",
         {"temperature": temperature, "alpha": alpha},
-        partial(_hinton, temperature=temperature, alpha=alpha),
+        partial(terms.hinton, temperature=temperature, alpha=alpha),
         needs_labels=alpha > 0,
         needs_teacher=alpha < 1,
         targets=partial(_targets, temperature=temperature, alpha=alpha),
+    )
+
+
+def hinton_twice_softened(*, temperature: float = 4.0, alpha: float = 0.1) -> Objective:
+    """A mistake, for studies of it and not for use: `hinton` with probabilities where logits belong.
+
+    hard = alpha CE(label, softmax(z)),  soft = (1 - alpha) T^2 KL(mean_m softmax(p_m / T) || softmax(q / T)), with
+    q = softmax(z) the student's probabilities and p_m those of the teacher's member m. Code that divides by T and
+    applies softmax does this where networks end in softmax already. Probabilities differ by 1 at most, so the targets
+    of two classes differ by a factor of e^(1/T) at most, and soft asks for next to nothing.
+
+    `alpha` weights the HARD term. alpha = 0: soft only; alpha = 1: `hard_labels`. T -> infinity: soft -> (1 - alpha)/2
+    times the mean over classes of (p - q)^2, p the mean over members: regression on probabilities. T -> 0: soft/T ->
+    (1 - alpha) times how far the student's probability of the teacher's first class lies below its largest.
+
+    Reference: paper 3 (hard labels against distillation), the listing, read with the text's networks.
+    """
+    temperature = _positive("temperature", "hinton_twice_softened", temperature)
+    alpha = _fraction("alpha", "hinton_twice_softened", alpha)
+    return Objective(
+        "hinton_twice_softened",
+        {"temperature": temperature, "alpha": alpha},
+        partial(terms.hinton_twice_softened, temperature=temperature, alpha=alpha),
+        needs_labels=alpha > 0,
+        needs_teacher=alpha < 1,
     )
 
 
@@ -133,7 +158,7 @@ def logit_mse(*, alpha: float = 0.0) -> Objective:
     return Objective(
         "logit_mse",
         {"alpha": alpha},
-        partial(_logit_mse, alpha=alpha),
+        partial(terms.logit_mse, alpha=alpha),
         needs_labels=alpha > 0,
         needs_teacher=alpha < 1,
     )
@@ -146,6 +171,7 @@ REGISTRY = Registry(
         "soft_labels": soft_labels,
         "pseudo_labels": pseudo_labels,
         "hinton": hinton,
+        "hinton_twice_softened": hinton_twice_softened,
         "logit_mse": logit_mse,
     },
     ObjectiveError,
@@ -215,48 +241,6 @@ def _summed(outputs: Outputs, batch: Batch, *, parts: tuple[tuple[str, Objective
     return {name if count[name] == 1 else f"{prefix}.{name}": term for prefix, name, term in terms}
 
 
-def _hard_labels(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-    return {"hard": hard(losses.class_logits(outputs.logits), batch, 1.0)}
-
-
-def _soft_labels(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-    return {"soft": soft(losses.class_logits(outputs.logits), batch, "soft_labels", 1.0, 1.0)}
-
-
-def _pseudo_labels(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-    teacher = teacher_of(batch, "pseudo_labels")
-    logits = losses.class_logits(outputs.logits)
-    probs = teacher.probs(1.0)
-    term = losses.cross_entropy(
-        logits,
-        probs.argmax(1),  # the first of several maxima
-        label_smoothing=batch.label_smoothing,
-        where=unless_all(teacher.known),
-    )
-    return {"hard": term}
-
-
-def _hinton(outputs: Outputs, batch: Batch, *, temperature: float, alpha: float) -> dict[str, Tensor]:
-    logits = losses.class_logits(outputs.logits)
-    terms = {}
-    if alpha > 0:
-        terms["hard"] = hard(logits, batch, alpha)
-    if alpha < 1:
-        terms["soft"] = soft(logits, batch, "hinton", temperature, (1 - alpha) * temperature**2)
-    return terms
-
-
-def _logit_mse(outputs: Outputs, batch: Batch, *, alpha: float) -> dict[str, Tensor]:
-    terms = {}
-    if alpha > 0:
-        terms["hard"] = hard(losses.class_logits(outputs.logits), batch, alpha)
-    if alpha < 1:
-        teacher = teacher_of(batch, "logit_mse")
-        where = unless_all(teacher.known)
-        terms["soft"] = losses.squared_error(outputs.logits, teacher.logits(), weight=1 - alpha, where=where)
-    return terms
-
-
 def _targets(batch: Batch, classes: int, *, alpha: float, temperature: float) -> list[losses.Target]:
     """Hinton's terms as targets; alpha = 1 is hard labels, alpha = 0 with T = 1 soft labels."""
     found = []
@@ -267,7 +251,7 @@ def _targets(batch: Batch, classes: int, *, alpha: float, temperature: float) ->
             )
         )
     if alpha < 1:
-        teacher = teacher_of(batch, "hinton")
+        teacher = terms.teacher_of(batch, "hinton")
         probs, entropy = teacher.probs(temperature), teacher.neg_entropy(temperature)
         found.append(
             losses.soft_target(
@@ -278,7 +262,7 @@ def _targets(batch: Batch, classes: int, *, alpha: float, temperature: float) ->
 
 
 def _pseudo_targets(batch: Batch, classes: int) -> list[losses.Target]:
-    teacher = teacher_of(batch, "pseudo_labels")
+    teacher = terms.teacher_of(batch, "pseudo_labels")
     answers = teacher.probs(1.0).argmax(1)
     return [losses.label_target(answers, classes, teacher.known, weight=1.0, label_smoothing=batch.label_smoothing)]
 

@@ -58,6 +58,9 @@ class TeacherOutputs(Protocol):
     def neg_entropy(self, temperature: float = 1.0) -> Tensor:
         """(B,) float32: sum over classes of p log p, the constant part of KL(teacher || student)."""
 
+    def member_probs(self, temperature: float = 1.0) -> Tensor:
+        """(B, members, K) float32: each member's softened probabilities; uniform where not known."""
+
     def logits(self) -> Tensor:
         """(B, K) or (B, 1) float32: the mean of the members' logits (zero where not known)."""
 

@@ -122,7 +122,7 @@ def recorded(folder: Path, kind: Kind = "logits", members: int = 2, outputs_: in
 
 
 def same(one: TeacherOutputs, two: TeacherOutputs, tolerance: float = 1e-6) -> None:
-    for name in ("probs", "log_probs", "neg_entropy"):
+    for name in ("probs", "log_probs", "neg_entropy", "member_probs"):
         for temperature in (1.0, 4.0):
             found, wanted = getattr(one, name)(temperature), getattr(two, name)(temperature)
             torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)

@@ -72,6 +72,10 @@ def test_float64_oracle(
         # 5e-6: the batches of the recording (4 rows) and of the oracle (23) differ in the teacher's last bits.
         np.testing.assert_allclose(tensor.numpy(), wanted, rtol=2e-3 if dtype == "float16" else 5e-6, atol=5e-6)
     np.testing.assert_allclose(found.probs(temperature).sum(-1), 1, atol=1e-6)
+    each = np.stack([oracle(kept[:, [m]].numpy(), kind, temperature)[0] for m in range(members)], 1)[index.numpy()]
+    np.testing.assert_allclose(
+        found.member_probs(temperature).numpy(), each, rtol=2e-3 if dtype == "float16" else 5e-6, atol=5e-6
+    )
     assert bool(found.known.all())
     assert dict(found.features()) == {}
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from potstill.errors import NotYetError, PlanError
 from potstill.study import plan_text
+from potstill.study import sweep as sweeps
 from potstill.study.plan import Plan, differences
 
 BASE = """\
@@ -51,6 +52,14 @@ SOURCE, EPOCHS, MLP8, MLP4 = 'source = "digits"', "epochs = 2", 'network = "mlp:
 TEACHER, BASELINE = 'teacher = "large"', 'baseline = "large"'
 
 # changes of BASE, dotted key and line of the error, words in its message
+ZIP = 'sweep."data.labelled, models.small.known"'
+BUDGETS = "training.epochs, training.steps"
+
+
+def zipped(values: str) -> dict[str, str]:
+    return {BASELINE: f'[sweep]\n"data.labelled, models.small.known" = [{values}]'}
+
+
 BAD: list[tuple[dict[str, str], str, int, str]] = [
     # unknown keys, at every level
     ({'title = "t"': 'titel = "t"'}, "titel", 1, '"title"'),
@@ -168,6 +177,19 @@ BAD: list[tuple[dict[str, str], str, int, str]] = [
     ({BASELINE: '[sweep]\n"models.small.known" = [0.5, "0.5"]'}, 'sweep."models.small.known"', 14, "twice"),
     ({BASELINE: '[sweep]\n"data labelled" = [10]'}, 'sweep."data labelled"', 14, "cannot read the key"),
     ({BASELINE: '[sweep]\n"data.labelled" = 10'}, 'sweep."data.labelled"', 14, "a list of values"),
+    (zipped("[1, 0.5], [2]"), f"{ZIP}[1]", 14, "found [2]; wanted is a list of 2 values, one for each of data.lab"),
+    (zipped("[1, 0.5, 2]"), f"{ZIP}[0]", 14, "wanted is a list of 2 values"),
+    (zipped("1"), f"{ZIP}[0]", 14, "found 1; wanted is a list of 2 values"),
+    (zipped(""), ZIP, 14, "empty"),
+    (zipped("[1, 0.5], [1, 0.5]"), ZIP, 14, "found 1, 0.5 twice"),
+    (zipped("[1, 0.5], [1, 2.0]"), ZIP, 14, "at the point data.labelled=1, models.small.known=2.0: models.small.known"),
+    ({BASELINE: '[sweep]\n"data.labelled, seeds" = [[1, 2]]'}, 'sweep."data.labelled, seeds"', 14, "seeds cannot be"),
+    ({BASELINE: '[sweep]\n"data.labelled," = [[1, 2]]'}, 'sweep."data.labelled,"', 14, "cannot read the key"),
+    ({BASELINE: '[sweep]\n"data.labelled, data.test" = [[1, 2]]\n"data.test" = [3]'}, 'sweep."data.test"', 15, "once"),
+    ({BASELINE: '[sweep]\n"data.test, data.test" = [[1, 1]]'}, 'sweep."data.test, data.test"', 14, "data.test twice"),
+    ({BASELINE: '[sweep]\n"training.epochs, training.steps" = [[1, 1]]'}, f'sweep."{BUDGETS}"', 14, "sets again what"),
+    ({BASELINE: '[sweep]\n"models.small.objective.alpha" = [1]\n"models.small.objective" = ["hinton"]'},
+     'sweep."models.small.objective"', 15, "models.small.objective sets again what models.small.objective.alpha"),
 ]  # fmt: skip
 
 
@@ -608,6 +630,58 @@ def test_the_end_of_a_dial_where_the_teacher_has_no_weight_can_be_swept() -> Non
     assert plan_of({"s": {"network": "linear", "objective": {"name": "hinton", "alpha": 1.0}}})
 
 
+def test_keys_that_are_joined_are_set_together() -> None:
+    watched = [["objective", 0.1, "accuracy"], ["train_objective", 0, "last"]]
+    plan = plan_of(
+        {"s": {"network": "linear"}},
+        training={"epochs": 5, "patience": 2},
+        sweep={"training.batch_size": [8, 16], "training.monitor, data.validation ,training.select": watched},
+    )
+    points = plan.points()
+    assert [list(point.settings.values()) for point in points] == [[size, *row] for size in (8, 16) for row in watched]
+    names = ["training.batch_size", "training.monitor", "data.validation", "training.select"]
+    assert all(list(point.settings) == names for point in points)
+    label = "training.batch_size=8, training.monitor=train_objective, data.validation=0, training.select=last"
+    assert points[1].label == label
+    training = points[1].plan.resolved("s").training
+    assert training is not None
+    assert (training.batch_size, training.monitor, training.select) == (8, "train_objective", "last")
+    assert points[1].plan.data.validation == 0
+    with pytest.raises(PlanError, match="swept over; set the sweep instead"):
+        plan.with_settings(["data.validation=0.2"])
+
+
+def test_an_objective_and_then_its_keys_can_be_swept() -> None:
+    models = {"t": {"network": "linear"}, "s": {"network": "linear", "teacher": "t"}}
+    sweep = {"models.s.objective": [{"name": "hinton"}, {"name": "logit_mse"}], "models.s.objective.alpha": [0.0, 0.5]}
+    assert len(plan_of(models, sweep=sweep).points()) == 4
+
+
+# entries, points as columns of values, what was found at each point, the keys that it depends on
+DEPENDS: dict[str, tuple[list[str], dict[str, str], str, list[str]]] = {
+    "nothing": (["a", "b"], {"a": "1122", "b": "1212"}, "xxxx", []),
+    "one of two": (["a", "b"], {"a": "1122", "b": "1212"}, "xyxy", ["b"]),
+    "both, at one place only": (["a", "b"], {"a": "1122", "b": "1212"}, "xxxy", ["a", "b"]),
+    "joined, both": (["a, b"], {"a": "12", "b": "12"}, "xy", ["a", "b"]),
+    "joined, neither": (["a, b"], {"a": "12", "b": "12"}, "xx", []),
+    "joined, the first alone": (["a, b"], {"a": "112", "b": "122"}, "xxy", ["a"]),
+    "joined, the second alone": (["a, b"], {"a": "112", "b": "122"}, "xyy", ["b"]),
+    "joined, neither tells": (["a, b"], {"a": "112", "b": "122"}, "xyx", ["a", "b"]),
+    "joined and single": (["c", "a, b"], {"c": "111222", "a": "112112", "b": "122122"}, "xxyzzw", ["c", "a"]),
+    "single alone": (["c", "a, b"], {"c": "111222", "a": "112112", "b": "122122"}, "xxxyyy", ["c"]),
+    "joined at one place only": (["c", "a, b"], {"c": "111222", "a": "112112", "b": "122122"}, "xxxyyz",
+                                 ["c", "a", "b"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("entries", "columns", "found", "names"), DEPENDS.values(), ids=DEPENDS)
+def test_the_swept_keys_that_make_a_difference(
+    entries: list[str], columns: dict[str, str], found: str, names: list[str]
+) -> None:
+    points = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    assert sweeps.depends(entries, points, found) == names
+
+
 def test_a_point_is_checked_when_the_plan_is_read() -> None:
     with pytest.raises(NotYetError, match=r"at the point models\.s\.network=resnet50"):
         plan_of({"s": {"network": "linear"}}, sweep={"models.s.network": ["linear", "resnet50"]})
@@ -752,6 +826,7 @@ ROUND = [
     *[(name, []) for name in Plan.names()],
     ("demo", ["seeds=[5, 2]", 'story="a\\n\\"b\\" \\\\ \\u007f é"', "training.clip=1.5", "training.views=4"]),
     ("demo", ['sweep."data.labelled"=[20, 50]', 'sweep."models.alone.network"=["linear", {name="mlp", hidden=[3]}]']),
+    ("demo", ['sweep."data.labelled, training.steps"=[[20, 3], [50, 4]]']),
     ("demo", ["models.from-teacher.teacher=[\"teacher\", \"ensemble\"]", "models.from-teacher.known=0.25"]),
     ("demo", ['models.from-teacher.objective=["hinton", "pseudo_labels"]', 'training.augment=["flip"]']),
 ]  # fmt: skip

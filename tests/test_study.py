@@ -19,7 +19,7 @@ import pytest
 import torch
 
 import potstill as ps
-from potstill import storage
+from potstill import report, storage
 from potstill.errors import DataError, Interrupted, OutputsError, RunError, StorageError
 from potstill.evaluation import load_predictions
 from potstill.study import folder as folders
@@ -465,6 +465,48 @@ def test_a_sweep_trains_once_what_does_not_depend_on_it(tmp_path: Path) -> None:
     pairs = {(v.model, v.baseline) for v in labels.verdicts}
     assert ("taught@data.labelled=100", "alone@data.labelled=100") in pairs
     assert ("taught@data.labelled=100", "alone@data.labelled=200") not in pairs
+
+
+def test_joined_keys_train_and_compare_what_belongs_together(tmp_path: Path) -> None:
+    """Three points of joined keys: the teacher depends on the first alone, the student on both."""
+    sweep = {
+        "models.teacher.training.steps, models.taught.training.steps": [[10, 10], [10, 15], [20, 15]],
+    }
+    results = run(toy(seeds=1, sweep=sweep), tmp_path / "run")
+    teachers = [m.point for m in results.models.values() if m.model == "teacher"]
+    assert [list(point.values()) for point in teachers] == [[10], [20]]
+    students = [m.point for m in results.models.values() if m.model == "taught"]
+    assert [list(point.values()) for point in students] == [[10, 10], [10, 15], [20, 15]]
+    assert "alone" in results.models
+    against_teacher = [v for v in results.verdicts if v.baseline.startswith("teacher")]
+    found = {tuple(results.models[name].point.values()) for v in against_teacher for name in (v.model, v.baseline)}
+    assert len(against_teacher) == 3
+    assert found == {(10, 10), (10, 15), (20, 15), (10,), (20,)}
+    assert results.models[against_teacher[0].model].teachers == [against_teacher[0].baseline]
+
+
+def test_a_study_without_validation_data(tmp_path: Path) -> None:
+    """The last weights are used, the training loss is watched, and no seed is named for shipping."""
+    plan = toy(seeds=3, sweep={"training.monitor, data.validation, training.select": [
+        ["objective", 100, "accuracy"], ["train_objective", 100, "last"], ["train_objective", 0, "last"],
+    ]})  # fmt: skip
+    plan["training"] = {"epochs": 3, "patience": 1, **plan.get("training", {})}
+    plan["training"].pop("steps", None)
+    results = run(plan, tmp_path / "run")
+    ours = {tuple(m.point.values()): m for m in results.models.values() if m.model == "taught"}
+    assert list(ours) == [
+        ("objective", 100, "accuracy"),
+        ("train_objective", 100, "last"),
+        ("train_objective", 0, "last"),
+    ]
+    held, last, none = ours.values()
+    assert held.ship is not None
+    assert last.validation["accuracy"].values
+    assert (none.ship, none.validation) == (None, {})
+    assert none.metrics["accuracy"].values
+    assert len([v for v in results.verdicts if v.baseline.startswith("alone@")]) == 3
+    page = report.write(tmp_path / "run").read_text(encoding="utf-8")
+    assert "data.validation = 0" in page
 
 
 def test_arrays_from_python(tmp_path: Path) -> None:

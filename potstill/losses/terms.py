@@ -1,4 +1,7 @@
-"""Terms of a batch: losses with the batch's labels and teacher, masked where there are none."""
+"""Terms of a batch: losses with the batch's labels and teacher, masked where there are none.
+
+Each objective's terms, (outputs, batch) -> name -> (B,), stand under the name of the objective, which documents them.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ import torch
 from torch import Tensor
 
 from potstill.errors import ObjectiveError
-from potstill.losses.classification import cross_entropy, kl
-from potstill.types import Batch, TeacherOutputs
+from potstill.losses.classification import class_logits, cross_entropy, kl, log_softmax, squared_error
+from potstill.types import Batch, Outputs, TeacherOutputs
 
 
 def hard(logits: Tensor, batch: Batch, weight: float) -> Tensor:
@@ -48,3 +51,70 @@ def unless_all(mask: Tensor) -> Tensor | None:
     """The mask, or None where it hides nothing."""
     # On an accelerator asking would make the host wait for the device, which costs more than a mask that hides nothing.
     return None if not mask.is_cuda and bool(torch.all(mask)) else mask
+
+
+def hard_labels(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+    """Cross-entropy with the labels."""
+    return {"hard": hard(class_logits(outputs.logits), batch, 1.0)}
+
+
+def soft_labels(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+    """Imitation of the teacher's probabilities."""
+    return {"soft": soft(class_logits(outputs.logits), batch, "soft_labels", 1.0, 1.0)}
+
+
+def pseudo_labels(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+    """Cross-entropy with the teacher's first class."""
+    teacher = teacher_of(batch, "pseudo_labels")
+    logits = class_logits(outputs.logits)
+    probs = teacher.probs(1.0)
+    term = cross_entropy(
+        logits,
+        probs.argmax(1),  # the first of several maxima
+        label_smoothing=batch.label_smoothing,
+        where=unless_all(teacher.known),
+    )
+    return {"hard": term}
+
+
+def hinton(outputs: Outputs, batch: Batch, *, temperature: float, alpha: float) -> dict[str, Tensor]:
+    """Labels and the teacher's softened probabilities."""
+    logits = class_logits(outputs.logits)
+    found = {}
+    if alpha > 0:
+        found["hard"] = hard(logits, batch, alpha)
+    if alpha < 1:
+        found["soft"] = soft(logits, batch, "hinton", temperature, (1 - alpha) * temperature**2)
+    return found
+
+
+def hinton_twice_softened(outputs: Outputs, batch: Batch, *, temperature: float, alpha: float) -> dict[str, Tensor]:
+    """Hinton's terms with both sides' probabilities in the place of logits in the soft one."""
+    logits = class_logits(outputs.logits)
+    found = {}
+    if alpha > 0:
+        found["hard"] = hard(logits, batch, alpha)
+    if alpha < 1:
+        teacher = teacher_of(batch, "hinton_twice_softened")
+        target = torch.softmax(teacher.member_probs(1.0) / temperature, -1).mean(1)
+        found["soft"] = kl(
+            log_softmax(logits).exp(),
+            target,
+            torch.special.xlogy(target, target).sum(1),
+            temperature=temperature,
+            weight=(1 - alpha) * temperature**2,
+            where=unless_all(teacher.known),
+        )
+    return found
+
+
+def logit_mse(outputs: Outputs, batch: Batch, *, alpha: float) -> dict[str, Tensor]:
+    """Labels and the teacher's logits."""
+    found = {}
+    if alpha > 0:
+        found["hard"] = hard(class_logits(outputs.logits), batch, alpha)
+    if alpha < 1:
+        teacher = teacher_of(batch, "logit_mse")
+        where = unless_all(teacher.known)
+        found["soft"] = squared_error(outputs.logits, teacher.logits(), weight=1 - alpha, where=where)
+    return found

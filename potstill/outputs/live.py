@@ -109,6 +109,9 @@ class _Asked:
     def neg_entropy(self, temperature: float = 1.0) -> Tensor:
         return self._get().neg_entropy(temperature)
 
+    def member_probs(self, temperature: float = 1.0) -> Tensor:
+        return self._get().member_probs(temperature)
+
     def logits(self) -> Tensor:
         return self._get().logits()
 

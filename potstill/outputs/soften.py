@@ -65,13 +65,18 @@ def check_temperature(temperature: float) -> None:
         raise SettingError(f"The temperature is {temperature}; it must be a positive, finite number.")
 
 
+def member_log_probs(logits: Tensor, temperature: float) -> Tensor:
+    """Class logits (B, members, K) to log of softmax(logits / T), of the same shape, float64."""
+    check_temperature(temperature)
+    return torch.log_softmax(logits / temperature, dim=-1)
+
+
 def mean_log_probs(logits: Tensor, temperature: float) -> Tensor:
     """Class logits (B, members, K) to (B, K) float64: log of the MEAN over members of softmax(logits / T).
 
     Not the softmax of the mean: the two agree at T -> infinity and for one member only.
     """
-    check_temperature(temperature)
-    each = torch.log_softmax(logits / temperature, dim=-1)
+    each = member_log_probs(logits, temperature)
     if each.shape[1] == 1:
         return each[:, 0]
     return each.logsumexp(dim=1) - math.log(each.shape[1])
@@ -132,6 +137,12 @@ class Softened:
         """(B,) float32."""
         log_probs = self._soft(temperature)
         return (log_probs.exp() * log_probs).sum(dim=-1).float()
+
+    def member_probs(self, temperature: float = 1.0) -> Tensor:
+        """(B, members, K) float32."""
+        refuse_values(self._kind)
+        probs = member_log_probs(self._logits, temperature).exp()
+        return torch.where(self._known[:, None, None], probs, 1.0 / probs.shape[-1]).float()
 
     def logits(self) -> Tensor:
         """(B, K) or (B, 1) float32."""

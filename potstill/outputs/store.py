@@ -145,6 +145,9 @@ class Stored:
             return _Rows(self, index, view)
         if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < len(self)):
             _no_such_row(index, len(self))
+        return self._soften(view, index)
+
+    def _soften(self, view: int, index: Tensor) -> soften.Softened:
         known = self._known.index_select(0, index)
         return soften.Softened(self._read(view, index), known, kind=self.kind, outputs=self.outputs)
 
@@ -160,8 +163,7 @@ class Stored:
         chunks: dict[str, list[Tensor]] = {each: [] for each in names}
         for start in range(0, len(self), step):
             index = torch.arange(start, min(start + step, len(self)))
-            known = self._known[start : start + step]
-            rows = soften.Softened(self._read(view, index), known, kind=self.kind, outputs=self.outputs)
+            rows = self._soften(view, index)
             for each in names:
                 chunks[each].append(rows.logits() if each == "logits" else getattr(rows, each)(temperature))
         for each in names:
@@ -202,6 +204,12 @@ class _Rows:
 
     def neg_entropy(self, temperature: float = 1.0) -> Tensor:
         return self._rows("neg_entropy", temperature)
+
+    def member_probs(self, temperature: float = 1.0) -> Tensor:
+        stored = self._stored
+        if len(stored) * stored.members * stored.number * 4 <= TABLE_LIMIT:
+            return self._rows("member_probs", temperature)
+        return stored._soften(self._view, self._index).member_probs(temperature)
 
     def logits(self) -> Tensor:
         return self._rows("logits", 1.0)

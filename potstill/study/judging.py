@@ -26,7 +26,7 @@ def pairs(plan: Plan, reader: Reader) -> list[tuple[str, str]]:
                 shared = {key: value for key, value in ours.point.items() if key in theirs.point}
                 same = all(theirs.point[key] == value for key, value in shared.items())
                 last = theirs.generation == theirs.settings["generations"]
-                if same and last and not (ours.brought or theirs.brought):
+                if same and last and not (ours.brought or theirs.brought) and _there(plan, ours, theirs):
                     found[(ours.key, theirs.key)] = None
     return list(found)
 
@@ -62,7 +62,9 @@ def _verdict(
         margin=plan.verdict.margin,
         comparisons=comparisons,
         shared_teacher=_shared_teacher(ours, reader) or _shared_teacher(theirs, reader),
-        differs_in=differences(_there(plan, ours.family, theirs.family), ours.family.model, theirs.family.model),
+        differs_in=differences(
+            _there(plan, ours.family, theirs.family) or plan, ours.family.model, theirs.family.model
+        ),
         look=look,
         cost=words.cost(pair[0], pair[1], models),
     )
@@ -76,10 +78,11 @@ def _fresh(ours: Family, theirs: Family, seeds: list[int]) -> list[int]:
     return list(first.values())
 
 
-def _there(plan: Plan, ours: Family, theirs: Family) -> Plan:
-    """The plan at a point of the sweep where both models are what they are."""
+def _there(plan: Plan, ours: Family, theirs: Family) -> Plan | None:
+    """The plan at a point of the sweep where both models are what they are; None if they never meet."""
     wanted = {**ours.point, **theirs.point}.items()
-    return next(point.plan for point in plan.points() if all(point.settings.get(key) == x for key, x in wanted))
+    points = (point.plan for point in plan.points() if all(point.settings.get(key) == x for key, x in wanted))
+    return next(points, None)
 
 
 def _failed(found: Found) -> list[str]:

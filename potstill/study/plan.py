@@ -235,7 +235,7 @@ def _build(raw: Mapping[str, Any], where: Where, *, name: str, written: str | No
             there = sweep.put(base, [(parse_key(key), value) for key, value in settings.items()], Where())
             points.append(Point(settings, sweep.label(settings), _build(there, Where(), name=name)))
         except PlanError as error:
-            raise sweep.blame(error, settings, where) from None
+            raise sweep.blame(error, settings, read.sweep, where) from None
     return replace(plan, _points=tuple(points))
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from potstill import storage
 from potstill.errors import NetworkError
+from potstill.study import sweep
 from potstill.study.plan import Plan
 
 FORMAT = 1
@@ -94,12 +95,15 @@ def path_safe(text: str) -> str:
 def expand(plan: Plan, data_facts: DataFacts, file_hash: FileHash) -> Tree:
     """All nodes of a plan. `data_facts(data)` tells fingerprints and rows, `file_hash(path)` hashes a user's file."""
     points = plan.points()
-    closures = {(p.label, m): _closure(p.plan, m, {}) for p in points for m in p.plan.order()}
+    settings = [point.settings for point in points]
+    matters: dict[str, list[str]] = {}  # the swept keys that matter to a model
+    for model in plan.order():
+        found = [_closure(point.plan, model, {}) for point in points]
+        matters[model] = sweep.depends(plan.tables.sweep, settings, found)
     builder = _Builder(plan.seed_list, data_facts, file_hash)
     for point in points:
         for model in point.plan.order():
-            matters = {key: value for key, value in point.settings.items() if _matters(key, model, points, closures)}
-            builder.add(point.plan, model, matters, point.label)
+            builder.add(point.plan, model, {key: point.settings[key] for key in matters[model]}, point.label)
     return Tree(builder.families, builder.nodes)
 
 
@@ -110,15 +114,6 @@ def _closure(plan: Plan, model: str, seen: dict[str, Any]) -> str:
         parents = [_closure(plan, teacher, seen) for teacher in own["teachers"]]
         seen[model] = storage.fingerprint(storage.plain([own, data_table(plan), parents]))
     return str(seen[model])
-
-
-def _matters(key: str, model: str, points: Sequence[Any], closures: Mapping[tuple[str, str], str]) -> bool:
-    """Whether two sweep points that differ in `key` alone differ for this model."""
-    groups: dict[str, set[str]] = {}
-    for point in points:
-        others = storage.canonical({k: v for k, v in point.settings.items() if k != key})
-        groups.setdefault(others, set()).add(closures[(point.label, model)])
-    return any(len(found) > 1 for found in groups.values())
 
 
 def _network_of(folder: str) -> Any:
