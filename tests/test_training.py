@@ -372,7 +372,9 @@ def _stop_after(steps: int) -> Any:
     return stop
 
 
-METHODS = {"hard_labels": False, "soft_labels": True, "pseudo_labels": True, "hinton": True, "logit_mse": True}
+METHODS = {"hard_labels": False} | dict.fromkeys(
+    ("soft_labels", "pseudo_labels", "hinton", "hinton_twice_softened", "logit_mse"), True
+)
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "dropout and views": {
