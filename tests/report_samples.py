@@ -393,6 +393,26 @@ def sweep() -> Sample:
     return make.results(), make.figures()
 
 
+def zipped() -> Sample:
+    """Readings of a protocol: two settings that move together, one of them in words; lower is better."""
+    make = Maker("Which reading of the protocol?", seeds=5, metric="error_rate", margin=0.001)
+    make.model("large", 0.02, 0.0008, parameters=673_000)
+    for monitor, share, worse in (
+        ("objective", 0.1, 0.003),
+        ("train_objective", 0.0, 0.006),
+        ("objective", 0.2, -0.004),
+    ):
+        point = {"training.monitor": monitor, "data.validation": share}
+        ending = f"training.monitor={monitor}, data.validation={share}"
+        make.model(f"alone@{ending}", 0.025, 0.0008, model="alone", point=point)
+        make.model(
+            f"student@{ending}", 0.025 + worse, 0.0008, model="student", point=point, teachers=["large"],
+            objective="hinton",
+        )  # fmt: skip
+        make.verdict(f"student@{ending}", f"alone@{ending}", lower=True)
+    return make.results(), make.figures()
+
+
 def generations() -> Sample:
     """Born-again chains of four generations, in both a hard and a soft form."""
     make = Maker("Born again", seeds=3)
@@ -420,7 +440,20 @@ def many_classes() -> Sample:
     return make.results(), make.figures()
 
 
-_MAKERS = (demo, published, single_seed, two_seeds, failures, bare, crowded, hostile, binary, sweep, generations)
+_MAKERS = (
+    demo,
+    published,
+    single_seed,
+    two_seeds,
+    failures,
+    bare,
+    crowded,
+    hostile,
+    binary,
+    sweep,
+    zipped,
+    generations,
+)
 SAMPLES = {make.__name__: make for make in (*_MAKERS, many_classes)}
 
 

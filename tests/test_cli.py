@@ -281,6 +281,17 @@ def test_report_writes_the_page_anew(copied: Path, ask: Ask) -> None:
     assert page.read_bytes() == before
 
 
+def test_report_writes_figures_as_files(copied: Path, ask: Ask, tmp_path: Path) -> None:
+    answer = ask("report", copied, "--figures", tmp_path / "drawn")
+    names = {path.name for path in (tmp_path / "drawn").iterdir()}
+    assert answer.status == 0
+    assert f"{len(names) - 1} figures and index.json in {tmp_path / 'drawn'}" in answer.out
+    assert {"index.json", "forest-accuracy.svg", "bars-accuracy.svg"} <= names
+    (tmp_path / "taken").write_text("")
+    answer = ask("report", copied, "--figures", tmp_path / "taken")
+    assert (answer.status, "taken" in answer.err) == (1, True)
+
+
 def test_verify_finds_a_sound_run_sound(finished: Path, ask: Ask) -> None:
     answer = ask("verify", finished)
     assert answer.status == 0

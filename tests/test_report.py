@@ -190,11 +190,12 @@ def test_seeds_chosen_after_the_only_read_are_no_first_look(looks: int, fine: bo
 
 
 def test_sections_come_in_the_order_of_importance():
-    wanted = ["Verdicts", "Models", "Family tree", "Seed by seed", "Learning curves", "Confusion", "Calibration"]
-    wanted += ["Cost", "Which seed to ship", "Environment and data", "Plan", "Test reads"]
+    wanted = ["Verdicts", "Models", "Teachers and students", "Family tree", "Seed by seed", "Learning curves"]
+    wanted += ["Confusion", "Calibration", "Cost", "Which seed to ship", "Environment and data", "Plan", "Test reads"]
     assert parsed("demo").texts("h2") == wanted
     assert parsed("failures").texts("h2")[:2] == ["Verdicts", "Failures and notes"]
-    assert parsed("bare").texts("h2") == [h for h in wanted if h not in wanted[3:7]]
+    assert parsed("bare").texts("h2") == [h for h in wanted if h not in (wanted[2], *wanted[4:8])]
+    assert parsed("sweep").texts("h2")[2:4] == ["Teachers and students", "Gain"]
 
 
 def test_hostile_text_stays_text():
@@ -454,6 +455,7 @@ def test_published_numbers_stand_beside_ours_or_are_named():
     text = " ".join(parsed("published").texts("td"))
     assert "2.89 %" in text
     assert "ours" in text
+    assert "inside our interval" in text
     assert any("50.00 %" in item for item in parsed("published").texts("li"))
 
 
@@ -554,7 +556,7 @@ def test_browser_has_nothing_to_complain_about(tmp_path):
 
 @pytest.mark.browser
 @needs_browser
-@pytest.mark.parametrize("name", ["crowded", "demo"])
+@pytest.mark.parametrize("name", ["crowded", "demo", "published", "zipped"])
 def test_figures_fit_phones_and_desks(tmp_path, name):
     found = measure(written(name), (360, 390, 800, 1280), tmp_path)
     assert {width: out for width, (_, out) in found.items()} == {360: [], 390: [], 800: [], 1280: []}

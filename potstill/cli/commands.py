@@ -159,10 +159,15 @@ def run(
     running.run(Request(plan, data, out, workers=workers, seeds=seeds, settings=settings, fresh=fresh, as_json=as_json))
 
 
-@command("potstill report runs/demo")
-def report(run: RunFolder) -> None:
+@command("potstill report runs/demo --figures figures")
+def report(
+    run: RunFolder,
+    figures: Annotated[
+        Path | None, typer.Option("--figures", metavar="DIR", help="Write each figure as an SVG file, with index.json.")
+    ] = None,
+) -> None:
     """Write report.html anew."""
-    running.report(run)
+    running.report(run, figures)
 
 
 @command("potstill verify runs/demo")

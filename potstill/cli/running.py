@@ -120,9 +120,13 @@ def _told(results: Results) -> str:
     return "\n".join([*lines, "", text.table(head, rows, right=range(2, 6)), ""])
 
 
-def report(run: Path) -> None:
-    """The page, written anew."""
+def report(run: Path, figures: Path | None = None) -> None:
+    """The page, written anew, and its figures as files."""
     typer.echo(str(_page(run)))
+    if figures is not None:
+        from potstill.report import write_figures
+
+        typer.echo(f"{text.plural(len(write_figures(run, figures)), 'figure')} and index.json in {figures}")
 
 
 def verify(run: Path, *, as_json: bool) -> None:

@@ -21,15 +21,27 @@ GLYPH: Final[dict[Decision, str]] = {"better": "▲", "worse": "▼", "equivalen
 
 
 class Row(NamedTuple):
-    """One line of a forest: whose difference, and the verdict."""
+    """One line of a forest: whose difference, the verdict, and the sweep point in short."""
 
     model: str
     baseline: str
     verdict: Verdict
+    where: str = ""
+
+    def lines(self) -> tuple[str, str]:
+        """Who is compared with whom, on two lines."""
+        pair = f"{self.model} against {self.baseline}"
+        return (pair, self.where) if self.where else (self.model, f"against {self.baseline}")
+
+    def line(self) -> str:
+        """The same on one line."""
+        return (", " if self.where else " ").join(self.lines())
 
 
-def _span(verdicts: Sequence[Verdict]) -> tuple[float, float]:
-    """Both ends of the axis. One interval from two seeds must not flatten all others: it is cut, with an arrow."""
+def span(verdicts: Sequence[Verdict]) -> tuple[float, float]:
+    """Both ends of an axis of differences. One interval from two seeds must not flatten all others: it is cut, with
+    an arrow.
+    """
     ends = [(*(v.interval or ()), v.difference or 0.0) for v in verdicts]
     gaps = [abs(v.difference or 0.0) for v in verdicts]
     margin = max(v.margin for v in verdicts)
@@ -46,7 +58,7 @@ def forest(rows: Sequence[Row], prefix: str, *, wide: bool) -> Markup:
     `wide` puts names and numbers beside the intervals (860 units); otherwise they stand above them (360 units).
     """
     first = rows[0].verdict
-    low, high = _span([row.verdict for row in rows])
+    low, high = span([row.verdict for row in rows])
     step, width, head, foot = (38, 860, 44, 50) if wide else (54, 360, 40, 50)
     left, right = (290, 190) if wide else (8, 8)
     figure = theme.canvas(width, head + step * len(rows) + foot)
@@ -55,13 +67,13 @@ def forest(rows: Sequence[Row], prefix: str, *, wide: bool) -> Markup:
     ax.grid(False)
     ax.yaxis.set_major_locator(NullLocator())
     ax.xaxis.set_major_locator(MaxNLocator(7 if wide else 5))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _tick(first.metric, x)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: tick(first.metric, x)))
     for at, row in enumerate(rows):
         middle, half = (at, 0.51) if wide else (at + 0.26, 0.2)  # narrow: labels stand between the strips
         if first.margin:
             ax.fill_betweenx([middle - half, middle + half], -first.margin, first.margin, color=BAND, lw=0)
         ax.plot([0, 0], [middle - half, middle + half], color=INK, lw=1.2, solid_capstyle="butt")
-        _bar(ax, middle, row.verdict, span=(low, high))
+        _bar(ax, middle, row.verdict, ends=(low, high))
         _labels(ax, at, row, wide=wide)
     unit = fmt.unit(first.metric)
     centre = (left + width - right) / 2
@@ -71,10 +83,10 @@ def forest(rows: Sequence[Row], prefix: str, *, wide: bool) -> Markup:
     theme.write(figure, (left, 18), "← model worse" if higher else "← model better", colour=QUIET)
     theme.write(figure, (width - right, 18), f"model {'better' if higher else 'worse'} →", colour=QUIET, align="right")
     zero = left - low / (high - low) * (width - left - right)
-    band = f"margin ±{_tick(first.metric, first.margin, False)} {unit}".rstrip()
+    band = f"margin ±{tick(first.metric, first.margin, False)} {unit}".rstrip()
     theme.write(figure, (min(max(zero, left + 60), width - right - 60), 34), band, colour=QUIET, align="center")
     told = "; ".join(
-        f"{row.model} against {row.baseline}: {fmt.difference(first.metric, row.verdict.difference)}, "
+        f"{row.line()}: {fmt.difference(first.metric, row.verdict.difference)}, "
         f"{fmt.interval(first.metric, row.verdict.interval)}, {row.verdict.decision}"
         for row in rows
     )
@@ -82,17 +94,17 @@ def forest(rows: Sequence[Row], prefix: str, *, wide: bool) -> Markup:
     return svg.inline(figure, prefix=prefix, title=title, description=told)
 
 
-def _tick(metric: str, x: float, plus: bool = True) -> str:
+def tick(metric: str, x: float, plus: bool = True) -> str:
     """A short number for an axis: in points for shares."""
     shown = 100 * x if fmt.is_share(metric) else x
     sign = "+" if plus and shown > 0 else ""
     return sign + f"{shown:.4g}".replace("-", "\u2212")
 
 
-def _bar(ax: Axes, y: float, verdict: Verdict, *, span: tuple[float, float]) -> None:
+def _bar(ax: Axes, y: float, verdict: Verdict, *, ends: tuple[float, float]) -> None:
     colour = SENTINEL[verdict.decision]
     if verdict.interval is not None:
-        shown = [min(max(end, span[0]), span[1]) for end in verdict.interval]
+        shown = [min(max(end, ends[0]), ends[1]) for end in verdict.interval]
         ax.plot(shown, [y, y], color=colour, lw=2.6)
         for x, end, arrow in zip(shown, verdict.interval, "<>", strict=True):
             ax.plot([x], [y], marker="|" if x == end else arrow, color=colour, ms=8, mew=2, clip_on=False)
@@ -109,14 +121,14 @@ def _labels(ax: Axes, at: int, row: Row, *, wide: bool) -> None:
     colour = SENTINEL[row.verdict.decision]
     edge = ax.get_yaxis_transform()
     if wide:
-        for dy, text, tint in ((-3, row.model, INK), (12, f"against {row.baseline}", QUIET)):
-            ax.annotate(fmt.shorten(text, 38), (0, at), (-282, -dy), xycoords=edge, textcoords="offset pixels",
+        for dy, text, tint in zip((-3, 12), row.lines(), (INK, QUIET), strict=True):
+            ax.annotate(fmt.shorten(text, 40), (0, at), (-282, -dy), xycoords=edge, textcoords="offset pixels",
                         color=tint, ha="left", annotation_clip=False)  # fmt: skip
         for dy, text, tint in ((-3, decision, colour), (12, numbers, INK)):
             ax.annotate(text, (1, at), (16, -dy), xycoords=edge, textcoords="offset pixels", color=tint,
                         ha="left", annotation_clip=False)  # fmt: skip
         return
-    ax.annotate(fmt.shorten(f"{row.model} against {row.baseline}", 50), (0, at), (0, 15), xycoords=edge,
+    ax.annotate(fmt.shorten(row.line(), 50), (0, at), (0, 15), xycoords=edge,
                 textcoords="offset pixels", color=INK, ha="left", annotation_clip=False)  # fmt: skip
     ax.annotate(f"{decision}  {numbers}", (0, at), (0, 0), xycoords=edge, textcoords="offset pixels", color=colour,
                 ha="left", annotation_clip=False)  # fmt: skip
@@ -158,7 +170,7 @@ def _axis(metric: str) -> str:
 
 def _scale(ax: Axes, metric: str) -> None:
     ax.yaxis.set_major_locator(MaxNLocator(5))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: _tick(metric, y, False)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: tick(metric, y, False)))
     ax.margins(y=0.12)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -51,6 +52,29 @@ class Cast:
         if one.generations > 1:
             parts.append(f"generation {one.generation} of {one.generations}")
         return ", ".join(parts)
+
+    def bare(self, key: str) -> str:
+        """Name and generation, without the sweep point."""
+        one = self.results.models.get(key)
+        if one is None or one.generations == 1:
+            return self.name(key)
+        return f"{self.name(key)} (generation {one.generation} of {one.generations})"
+
+    def point(self, *keys: str) -> dict[str, Any]:
+        """The sweep point of models that are compared with each other; one need not depend on every swept key."""
+        models = self.results.models
+        return {name: setting for key in keys if key in models for name, setting in models[key].point.items()}
+
+    def where(self, point: Mapping[str, Any]) -> str:
+        """A sweep point in short, by the last word of each key: "labelled = 30"."""
+        shown = sorted(point.items(), key=lambda item: item[0])  # as in the file, whose keys are sorted
+        return ", ".join(f"{self._last_words.get(name, name)} = {anything(setting)}" for name, setting in shown)
+
+    @cached_property
+    def _last_words(self) -> dict[str, str]:
+        swept = {name: name.rpartition(".")[2] for one in self.results.models.values() for name in one.point}
+        last = list(swept.values())
+        return {name: word if last.count(word) == 1 else name for name, word in swept.items()}
 
     def full(self, key: str) -> str:
         """Name and qualifier on one line."""

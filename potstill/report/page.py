@@ -13,7 +13,7 @@ from typing import Any, Final
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from potstill.report import costs, sections, tables, theme, tree
+from potstill.report import bars, costs, gain, published, sections, tables, theme, tree
 from potstill.report import format as fmt
 from potstill.report.figures import GLYPH
 from potstill.report.inputs import load
@@ -90,8 +90,12 @@ def _content(results: Results, arrays: Figures | None) -> dict[str, Any]:
         "verdict_numbers": tables.verdicts(cast) if results.verdicts else None,
         "notices": sections.notices(cast, arrays),
         "models": tables.models(cast),
+        "published": published.table(cast),
         "metrics": tables.metrics(cast),
-        "tree": tree.draw(nodes, ids.new()),
+        "bars": bars.whole(cast, ids),
+        "bars_at": bars.at_points(cast, ids),
+        "gains": gain.pictures(cast, ids),
+        "tree": tree.draw(nodes, ids.new("family")),
         "outline": tree.outline(nodes),
         "deep": max((node.depth for node in nodes), default=0) > 1,
         "pairs": sections.pairs(cast, ids),

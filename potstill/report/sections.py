@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,18 +19,24 @@ from potstill.report.tables import Table
 from potstill.study.results import Curve, Decision, Figures, Verdict
 
 PANELS: Final = 2  # learning curves of a model that are not folded away
+LONGEST: Final = 100  # characters of a figure's name
 
 
 class Ids:
-    """Prefixes that are unique on the page."""
+    """Prefixes that are unique on the page, whatever the case of letters; a figure's file is named by its prefix."""
 
     def __init__(self) -> None:
-        self._count = 0
+        self._taken: set[str] = set()
 
-    def new(self) -> str:
-        """The next prefix: f1, f2, ..."""
-        self._count += 1
-        return f"f{self._count}"
+    def new(self, *words: str) -> str:
+        """A prefix that tells what is drawn: "forest-error_rate"; with a number behind where it is taken."""
+        told = re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(words)).strip("-.") or "figure"
+        if len(told) > LONGEST:
+            told = f"{told[: LONGEST // 2]}-{told[-LONGEST // 2 :]}"
+        numbered = (told if at == 1 else f"{told}-{at}" for at in itertools.count(1))
+        found = next(name for name in numbered if name.casefold() not in self._taken)
+        self._taken.add(found.casefold())
+        return found
 
 
 @dataclass(frozen=True)
@@ -99,9 +107,12 @@ def forests(cast: Cast, ids: Ids) -> list[Forest]:
         groups[v.metric, v.better, v.margin].append(v)
     found = []
     for group in groups.values():
-        rows = [figures.Row(cast.full(v.model), cast.full(v.baseline), v) for v in group]
-        wide = figures.forest(rows, ids.new(), wide=True)
-        narrow = figures.forest(rows, ids.new(), wide=False)
+        rows = [
+            figures.Row(cast.bare(v.model), cast.bare(v.baseline), v, cast.where(cast.point(v.model, v.baseline)))
+            for v in group
+        ]
+        wide = figures.forest(rows, ids.new("forest", group[0].metric), wide=True)
+        narrow = figures.forest(rows, ids.new("forest", group[0].metric, "narrow"), wide=False)
         found.append(Forest(wide, narrow, max(v.comparisons for v in group), f"{100 * group[0].level:g} %"))
     return found
 
@@ -157,7 +168,7 @@ def pairs(cast: Cast, ids: Ids) -> list[Picture]:
         seeds = seed_pairs(cast, v)
         if seeds:
             heading = f"{cast.full(v.model)} against {cast.full(v.baseline)}"
-            drawn = figures.pairs(v, heading, seeds, prefix=ids.new())
+            drawn = figures.pairs(v, heading, seeds, prefix=ids.new("seeds", v.model, "against", v.baseline))
             found.append(Picture(heading, (drawn,), (tables.pairs(cast, v, seeds),)))
     return found
 
@@ -178,7 +189,7 @@ def learning(cast: Cast, arrays: Figures, ids: Ids) -> list[Picture]:
                 lines.append(curves.Line(cast.name(base or ""), "baseline", other))
             if lines:
                 title = f"{fmt.metric_name(quantity)} of {cast.full(key)} while training"
-                drawings.append(curves.panel(quantity, lines, title, prefix=ids.new()))
+                drawings.append(curves.panel(quantity, lines, title, prefix=ids.new("curves", key, quantity)))
                 numbers.append(tables.curve(quantity, lines, cast.full(key)))
         if drawings:
             first, rest = tuple(drawings[:PANELS]), tuple(drawings[PANELS:])
@@ -202,7 +213,7 @@ def calibration(cast: Cast, arrays: Figures, ids: Ids) -> list[Picture]:
     return [
         Picture(
             cast.full(key),
-            (curves.reliability(one, f"Reliability diagram of {cast.full(key)}", prefix=ids.new()),),
+            (curves.reliability(one, f"Reliability diagram of {cast.full(key)}", prefix=ids.new("calibration", key)),),
             (tables.reliability(one, cast.full(key)),),
         )
         for key, one in ((key, arrays.reliability.get(key)) for key in cast.order)
@@ -247,7 +258,8 @@ def trends(cast: Cast, ids: Ids) -> list[Picture]:
         if len(points) > 1 and (any(bases) or cast.results.baseline is None):
             title = f"{fmt.metric_name(metric)} of {heading} across {across}"
             beside = [p for p in others if p is not None]
-            drawn = figures.trend(metric, across, points, others=beside, title=title, prefix=ids.new())
+            prefix = ids.new("trend", heading, "across", across)
+            drawn = figures.trend(metric, across, points, others=beside, title=title, prefix=prefix)
             note = "The dashed line is the baseline." if beside else ""
             found.append(
                 Picture(heading, (drawn,), (tables.trend(metric, across, points, others=beside, title=title),), note)
