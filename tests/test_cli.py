@@ -710,7 +710,7 @@ def test_ctrl_c_while_recording_asks_first_and_insists_then() -> None:
 def test_a_ctrl_c_that_nobody_takes_ends_with_130(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     from potstill.cli import running
 
-    def interrupted(request: object) -> None:
+    def interrupted(*request: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(running, "run", interrupted)

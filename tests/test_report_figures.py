@@ -91,6 +91,16 @@ def test_a_baseline_that_teaches_is_drawn_once():
     ]
 
 
+def test_a_baseline_that_learns_is_no_student():
+    make = Maker("self", seeds=2)
+    make.model("teacher", 0.9)
+    make.model("alone", 0.9, teachers=["teacher"])
+    assert groups.groups(Cast(make.results()), {}) is None
+    make.model("student", 0.9, teachers=["teacher"])
+    found = groups.groups(Cast(make.results()), {})
+    assert [[bar.name for bar in g] for g in found.groups] == [["teacher", "student"], ["alone"]]
+
+
 def test_points_of_a_sweep_hold_what_does_not_depend_on_it():
     assert groups.points(cast("sweep")) == [{"data.labelled": n} for n in (100, 1000, 10000)]
     found = groups.groups(cast("sweep"), {"data.labelled": 1000})
@@ -105,6 +115,11 @@ def test_points_of_a_sweep_hold_what_does_not_depend_on_it():
         f"validation = {v}, monitor = {m}"
         for m, v in (("objective", 0.1), ("objective", 0.2), ("train_objective", "0"))
     ]
+
+
+def test_a_generation_keeps_its_number_without_its_point():
+    assert cast("generations").bare("hard-chain/generation-2") == "hard-chain (generation 2 of 4)"
+    assert cast("sweep").bare("student@data.labelled=100") == "student"
 
 
 def test_bars_are_drawn_to_scale_with_their_spread_and_published_numbers():
@@ -145,6 +160,18 @@ def test_lying_bars_are_marks_where_lengths_would_show_nothing(wide):
     assert [fill for _, _, fill in found] == [fills[bar.role] for bar in of.bars]
     assert "does not begin at zero" in bars.whole(cast("demo"), Ids()).note
     assert "does not begin" not in bars.whole(cast("published"), Ids()).note
+
+
+def test_lying_bars_begin_at_zero():
+    of = groups.groups(cast("published"), {})
+    root = ET.fromstring(bars.lying(of, "b", wide=False))
+    slope, zero = scale(root, "middle", "x")
+    found = []
+    for path in root.iter(f"{SVG}path"):
+        if path.get("stroke-width") == "1.6" and path.get("d", "").endswith("z") and path.get("clip-path"):
+            xs = [(float(x) - zero) / slope for x in re.findall(r"([\d.]+) [\d.]+", path.get("d"))]
+            found.append((min(xs), max(xs)))
+    np.testing.assert_allclose(found, [(0, 100 * bar.mean) for bar in of.bars], atol=0.02)
 
 
 def test_many_bars_lie():
