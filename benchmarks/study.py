@@ -244,6 +244,7 @@ def main() -> int:
     parser.add_argument("--data", default=os.environ.get("POTSTILL_DATA"), help="the folder that holds mnist/")
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # `call` then ends what it started
     names = [name for name in CONTESTANTS if name in asked.only]
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "keras", "jax"))
     print(f"study: {len(SEEDS)} seeds, {asked.epochs} epochs, {asked.turns} turns; {versions}\n{RULES}")
