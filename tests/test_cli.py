@@ -221,7 +221,7 @@ def test_the_estimate_by_hand(ask: Ask, workers: int, seconds: float) -> None:
     from typing import Any
 
     from potstill.study.estimate import Speed, estimate
-    from potstill.study.run import Facts, file_hash
+    from potstill.study.job import Facts, file_hash
     from potstill.study.study import Study
     from potstill.study.tree import expand
 
@@ -230,7 +230,7 @@ def test_the_estimate_by_hand(ask: Ask, workers: int, seconds: float) -> None:
     model: Any = SimpleNamespace(spec=SimpleNamespace(outputs=10, shape=(1, 8, 8), classes=tuple("0123456789")))
     speed = Speed(step=0.01, row=1e-4, steps=20, epochs=1, parameters=100, bytes=400, model=model)
     rows = {"train": 1397, "validation": 100, "test": 300}
-    found = estimate(job, tree, dict.fromkeys(MODELS, speed), rows)
+    found = estimate(job, [(tree, dict.fromkeys(MODELS, speed))], rows)
     assert found.seconds == pytest.approx(seconds)
     assert sum(model.seconds for model in found.models) == pytest.approx(8 * 0.29 + 2 * 0.3794 + 0.56)
     weights, answers, predictions = 8 * 400, 2 * 2 * 10 * 4 * 1497, 6 * 400 * (10 * 4 + 9)

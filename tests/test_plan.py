@@ -245,8 +245,6 @@ method = "grid"
 seeds  = 2
 [tune.search.alone]
 "training.optimizer.learning_rate" = { log = [1e-4, 1e-2], points = 20 }
-[tune.search.from-large]
-"objective.temperature" = [1, 2, 4, 10, 20]
 [sweep]
 "data.labelled" = [100, 300, 1000, 10000]
 """,
@@ -574,7 +572,7 @@ def test_settings_are_put_into_the_expanded_plan() -> None:
         ("training.augment.fraction=1", "training.augment.fraction", "a list"),
         ("title.x=1", "title.x", "no table"),
         ("training.epochs=three", "training.epochs", 'found "three"'),
-        ("tune.seeds=3", "tune", "not built yet"),
+        ("tune.seeds=3", "tune.search", "is missing"),
         ("nonsense", None, "KEY=VALUE"),
         ("a b=1", None, "cannot read the key"),
         ("=1", None, "KEY=VALUE"),

@@ -694,7 +694,7 @@ def test_a_full_disk_stops_the_study_and_nothing_is_lost(tmp_path: Path, monkeyp
 
 
 def test_the_tree_runs_teachers_before_students() -> None:
-    from potstill.study.run import Facts, file_hash
+    from potstill.study.job import Facts, file_hash
     from potstill.study.tree import expand
 
     tree = expand(Study.open(TOY).plan, Facts(None), file_hash)

@@ -32,7 +32,7 @@ _TROUBLE = ("failed", "stop")
 
 
 class Event(Protocol):
-    """What is read of `study.run.Event`; importing that would import torch."""
+    """What is read of `study.job.Event`; importing that would import torch."""
 
     @property
     def kind(self) -> str: ...
@@ -152,9 +152,11 @@ class Meter:
     def take(self, when: float, event: Event) -> None:
         """Count one event."""
         if event.kind == "begin":
-            self.began = when
-            self._first = self._done = event.done
-            self._work = event.work
+            if not self._work:
+                self.began, self._done = when, 0.0
+            self._first += event.done - self._done  # what is there already; a later stage goes on with the clock
+            self._done = event.done
+            self._work = {**self._work, **event.work}
             self._stage = event.text
         if event.total:
             self._done, self._total = event.done, event.total

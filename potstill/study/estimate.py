@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from potstill.networks.model import Model
 from potstill.study import words
-from potstill.study.run import Job
+from potstill.study.job import Job
 from potstill.study.tree import Family, Node, Tree
 
 _NODE_SECONDS = 0.08  # what a node costs besides its steps: opening data, files and their fsync
@@ -67,24 +67,56 @@ class Speed:
     model: Model = field(repr=False)
 
 
-def estimate(job: Job, tree: Tree, speeds: Mapping[str, Speed], rows: Mapping[str, int]) -> Rehearsal:
-    """What the study takes, with `rows` examples on each split. It is a guess: other processes slow each other down."""
-    times = {name: _node_seconds(node, tree, speeds, rows) for name, node in tree.nodes.items()}
-    evaluation = {key: _evaluation_seconds(tree.families[key], speed, rows) for key, speed in speeds.items()}
+Stage = tuple[Tree, Mapping[str, Speed]]
+
+
+def estimate(job: Job, stages: Sequence[Stage], rows: Mapping[str, int]) -> Rehearsal:
+    """What the study takes, with `rows` examples on each split. It is a guess: other processes slow each other down.
+
+    `stages`: the report's models, then the trials, which are not evaluated on test data.
+    """
+    (tree, speeds), *_ = stages
     spec = next((speed.model.spec for speed in speeds.values()), None)
+    splits = [rows, *({**rows, "test": 0} for _ in stages[1:])]
+    parts = [_stage(job, stage, split) for stage, split in zip(stages, splits, strict=True)]
+    latency = job.plan.evaluation.latency
+    quiet = 0.3 * len(latency.batch) * len(latency.threads) * len(tree.families)
     return Rehearsal(
         title=job.plan.title,
         seeds=tuple(job.plan.seed_list),
         rows=rows,
         shape=tuple(spec.shape) if spec else (),
         classes=tuple(spec.classes) if spec else (),
-        models=tuple(_row(tree, key, speed, times, evaluation[key]) for key, speed in speeds.items()),
-        nodes=len(tree.nodes),
+        models=(*parts[0][0], *(row for part in parts[1:] for row in _together(part[0], job.plan.trials()))),
+        nodes=sum(len(stage[0].nodes) for stage in stages),
         workers=job.workers,
-        seconds=_wall(job, tree, times, sum(evaluation.values())),
-        bytes=_bytes(tree, speeds, rows, job.workers),
+        seconds=sum(part[1] for part in parts) + quiet + (_POOL_SECONDS if job.workers > 1 else 0.0),
+        bytes=sum(_bytes(*stage, split, job.workers) for stage, split in zip(stages, splits, strict=True)),
         free_bytes=_free(job.root),
     )
+
+
+def _stage(job: Job, stage: Stage, rows: Mapping[str, int]) -> tuple[list[Rehearsed], float]:
+    """A row for every family, and the wall time."""
+    tree, speeds = stage
+    times = {name: _node_seconds(node, tree, speeds, rows) for name, node in tree.nodes.items()}
+    evaluation = {key: _evaluation_seconds(tree.families[key], speed, rows) for key, speed in speeds.items()}
+    found = [_row(tree, key, speed, times, evaluation[key]) for key, speed in speeds.items()]
+    return found, _wall(job, tree, times, sum(evaluation.values()))
+
+
+def _together(rows: Sequence[Rehearsed], tuned: Mapping[str, Sequence[object]]) -> list[Rehearsed]:
+    """One row for all trials of a model, the longest training telling its steps; and one for each teacher of theirs."""
+    groups: dict[str, list[Rehearsed]] = {}
+    for row in rows:
+        groups.setdefault(row.model.partition("@")[0].partition("#")[0], []).append(row)
+    found = []
+    for name, many in groups.items():
+        what = f"{len(tuned[name])} trials" if name in tuned else "for the trials"
+        longest, trainings = max(many, key=lambda row: row.steps), sum(row.trainings for row in many)
+        seconds = sum(row.seconds for row in many)
+        found.append(replace(longest, model=f"{name} ({what})", trainings=trainings, seconds=seconds))
+    return found
 
 
 def _node_seconds(node: Node, tree: Tree, speeds: Mapping[str, Speed], rows: Mapping[str, int]) -> float:
@@ -120,12 +152,9 @@ def _row(tree: Tree, key: str, speed: Speed, times: Mapping[str, float], evaluat
 
 
 def _wall(job: Job, tree: Tree, times: Mapping[str, float], evaluation: float) -> float:
-    """Waves shared among the workers, each at least as long as its longest node; then predictions; then latency."""
+    """Waves shared among the workers, each at least as long as its longest node; then predictions."""
     waves = [[times[node.folder] for node in wave] for wave in tree.waves()]
-    shared = sum(max(sum(wave) / job.workers, max(wave)) for wave in waves if wave) + evaluation / job.workers
-    latency = job.plan.evaluation.latency
-    quiet = 0.3 * len(latency.batch) * len(latency.threads) * len(tree.families)
-    return shared + quiet + (_POOL_SECONDS if job.workers > 1 else 0.0)
+    return sum(max(sum(wave) / job.workers, max(wave)) for wave in waves if wave) + evaluation / job.workers
 
 
 def _bytes(tree: Tree, speeds: Mapping[str, Speed], rows: Mapping[str, int], workers: int) -> int:

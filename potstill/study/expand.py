@@ -93,8 +93,9 @@ def _sections(plan: Mapping[str, Any], where: Where) -> Iterator[tuple[Path, str
         "training": _fields(tables.Training),
         "evaluation": _fields(tables.Evaluation, "evaluation"),
         "verdict": _fields(tables.Verdict),
+        "tune": _fields(tables.Tune),
     }
-    yield (), "a plan", plan, _fields(tables.Tables, "")
+    yield (), "a plan", plan, _fields(tables.Tables)
     for key, keys in fixed.items():
         if key in plan:
             yield (key,), f"[{key}]", plan[key], keys
@@ -132,9 +133,6 @@ def _refuse_not_yet(plan: Mapping[str, Any], where: Where) -> None:
         what = "this key" if value is None else shown(value)
         raise where.fault(path, f"{what} is not built yet in this version. {hint}", error=NotYetError)
 
-    for key, hint in NOT_YET[""].items():
-        if key in plan:
-            refuse((key,), hint)
     for section in ("data", "evaluation"):
         for key, hint in NOT_YET[section].items():
             if key in plan.get(section, {}):

@@ -47,6 +47,14 @@ def depth(models: Mapping[str, Model], name: str) -> int:
     return max(above, default=0)
 
 
+def ancestors(models: Mapping[str, Model], name: str) -> set[str]:
+    """The teachers of a model, their teachers, and so on."""
+    found: set[str] = set()
+    for teacher in models[name].teacher:
+        found |= {teacher} | ancestors(models, teacher)
+    return found
+
+
 def judged(models: Mapping[str, Model]) -> list[str]:
     """Models with predictions on test examples: all but those that are given by their outputs."""
     return [name for name, model in models.items() if model.outputs is None]

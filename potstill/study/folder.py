@@ -25,7 +25,7 @@ from potstill.training.checkpoint import first_difference
 PLAN = "plan.toml"
 READS = "test_reads.jsonl"
 _HASH = re.compile(r"[0-9a-f]{64}")
-_MADE = ("models", "outputs")
+_MADE = ("models", "outputs", "tune")
 
 
 def prepare(root: Path, plan: Plan, *, fresh: bool) -> None:
@@ -54,6 +54,11 @@ def prepare(root: Path, plan: Plan, *, fresh: bool) -> None:
         probe = root / ".probe"
         probe.write_text("")
         probe.unlink()
+
+
+def keep_plan(root: Path, plan: Plan) -> None:
+    """The plan, for whoever runs or reads this folder next; written once nothing in the folder contradicts it."""
+    storage.write_text(root / PLAN, plan.to_toml())
 
 
 def _forget(root: Path, plan: Plan) -> None:

@@ -8,7 +8,7 @@ from potstill import metrics
 from potstill.study import words
 from potstill.study.collect import Found, Reader, phis
 from potstill.study.plan import Plan, differences
-from potstill.study.results import ModelResult, Verdict
+from potstill.study.results import ModelResult, Tuning, Verdict
 from potstill.study.tree import Family
 from potstill.study.verdict import judge
 
@@ -31,10 +31,12 @@ def pairs(plan: Plan, reader: Reader) -> list[tuple[str, str]]:
     return list(found)
 
 
-def verdicts(plan: Plan, reader: Reader, models: Mapping[str, ModelResult], look: int) -> list[Verdict]:
+def verdicts(
+    plan: Plan, reader: Reader, models: Mapping[str, ModelResult], look: int, tuning: Tuning | None = None
+) -> list[Verdict]:
     """Every comparison's verdict; the intervals are simultaneous over all of them."""
     wanted = pairs(plan, reader)
-    return [_verdict(plan, reader, models, pair, len(wanted), max(look, 1)) for pair in wanted]
+    return [_verdict(plan, reader, models, pair, len(wanted), max(look, 1), tuning) for pair in wanted]
 
 
 def _verdict(
@@ -44,8 +46,11 @@ def _verdict(
     pair: tuple[str, str],
     comparisons: int,
     look: int,
+    tuning: Tuning | None,
 ) -> Verdict:
     ours, theirs = reader.find(pair[0]), reader.find(pair[1])
+    model, other = ours.family.model, theirs.family.model
+    differ = differences(_there(plan, ours.family, theirs.family) or plan, model, other)
     planned = _fresh(ours.family, theirs.family, plan.seed_list)
     seeds = [seed for seed in ours.seeds if seed in theirs.seeds and seed in planned]
     classes = len(next(iter(ours.predictions.values()))["test"].log_probs[0]) if seeds else 2
@@ -62,11 +67,10 @@ def _verdict(
         margin=plan.verdict.margin,
         comparisons=comparisons,
         shared_teacher=_shared_teacher(ours, reader) or _shared_teacher(theirs, reader),
-        differs_in=differences(
-            _there(plan, ours.family, theirs.family) or plan, ours.family.model, theirs.family.model
-        ),
+        differs_in=words.differences(differ, model, other, tuning=tuning),
         look=look,
         cost=words.cost(pair[0], pair[1], models),
+        tuned=words.tuned(model, other, tuning),
     )
 
 

@@ -13,18 +13,19 @@ from pathlib import Path as File
 from typing import Any
 
 from potstill.errors import PlanError, unknown
-from potstill.study import checks, family, names, resolve, sweep
+from potstill.study import checks, family, names, resolve, sweep, tuning
 from potstill.study.expand import expand, validate
-from potstill.study.plan_text import Where, parse, parse_key, positions, write
+from potstill.study.plan_text import Where, dotted, parse, parse_key, positions, short, write
 from potstill.study.resolve import ModelPlan
 from potstill.study.tables import Data, Evaluation, Model, Published, Tables, Verdict
-
-_SHORT = ("source", "network", "optimizer", "schedule", "objective", "augment")
 
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a sweep: `settings` (dotted key -> value), `label` ("data.labelled=100"), and the plan there."""
+    """One point of a sweep: `settings` (dotted key -> value), `label` ("data.labelled=100"), and the plan there.
+
+    Or one trial of a model; then the keys are relative to the model.
+    """
 
     settings: Mapping[str, Any]
     label: str
@@ -43,6 +44,7 @@ class Plan:
     name: str = field(default="study", compare=False)
     written: str | None = field(default=None, compare=False, repr=False)
     _points: tuple[Point, ...] = field(default=(), compare=False, repr=False)
+    _trials: Mapping[str, tuple[Point, ...]] = field(default_factory=dict, compare=False, repr=False)
 
     @staticmethod
     def names() -> list[str]:
@@ -96,6 +98,9 @@ class Plan:
             key = sweep.swept_already(path, self.tables.sweep)
             if key is not None:
                 raise Where().fault(path, f'is swept over; set the sweep instead: sweep."{key}"=[...].')
+            key = sweep.swept_already(path, self._searched())
+            if key is not None:
+                raise Where().fault(path, f"is tuned; set the search instead: {self._searched()[key]}=[...].")
         return _build(sweep.put(self.to_dict(), found, Where()), Where(), name=self.name) if found else self
 
     def with_seeds(self, n: int) -> Plan:
@@ -149,18 +154,30 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Plain tables, as the TOML would hold them, with shorthand and defaults written out."""
         plan = self.tables
-        whole: dict[str, Any] = {"title": plan.title, "story": plan.story, "seeds": plan.seeds}
-        for key in ("data", "training", "evaluation", "verdict"):
-            whole[key] = getattr(plan, key).model_dump(mode="json", exclude_none=True)
-        whole["models"] = {
+        given = {
+            key: getattr(plan, key).model_dump(mode="json", exclude_none=True)
+            for key in ("data", "training", "tune", "evaluation", "verdict")
+            if getattr(plan, key) is not None
+        }
+        models = {
             name: model.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
             for name, model in plan.models.items()
         }
-        whole["sweep"] = {key: list(values) for key, values in plan.sweep.items()} or None
+        whole: dict[str, Any] = {
+            "title": plan.title,
+            "story": plan.story,
+            "seeds": plan.seeds,
+            "data": given["data"],
+            "training": given["training"],
+            "models": models,
+            "tune": given.get("tune"),
+            "sweep": {key: list(values) for key, values in plan.sweep.items()} or None,
+            "evaluation": given["evaluation"],
+            "verdict": given["verdict"],
+        }
         if plan.published is not None:
             whole["published"] = {"source": plan.published.source, **plan.published.metrics}
-        order = ("title", "story", "seeds", "data", "training", "models", "sweep", "evaluation", "verdict", "published")
-        return {key: whole[key] for key in order if whole.get(key) is not None}
+        return {key: value for key, value in whole.items() if value is not None}
 
     def data_dict(self) -> dict[str, Any]:
         """[data] with every key; what is not given is None."""
@@ -169,11 +186,24 @@ class Plan:
 
     def to_toml(self) -> str:
         """The plan with every default written out, as TOML that `load` accepts: `load(to_toml(p)) == p`."""
-        return write(_short(self.to_dict()), comment="A resolved plan: every default is written out.")
+        return write(short(self.to_dict()), comment="A resolved plan: every default is written out.")
 
     def points(self) -> list[Point]:
         """The sweep, every combination of its values as a plan without a sweep; one point without settings if none."""
         return list(self._points) or [Point({}, "", self)]
+
+    def trials(self) -> dict[str, tuple[Point, ...]]:
+        """The trials of every tuned model, each each with the plan in which it has its settings; known beforehand."""
+        return dict(self._trials)
+
+    @property
+    def tune_seeds(self) -> list[int]:
+        """The seeds of the trials, none of them the report's; empty where nothing is tuned."""
+        return [] if self.tables.tune is None else tuning.seed_list(self.tables.tune, self.seed_list)
+
+    def tuned(self, winners: Mapping[str, Mapping[str, Any]]) -> Plan:
+        """The plan without [tune], with the settings that won: model -> key relative to it -> value."""
+        return _build(_with(self.to_dict(), winners), Where(), name=self.name)
 
     def resolved(self, model: str) -> ModelPlan:
         """One model with every default filled in and its training merged over [training]."""
@@ -202,6 +232,11 @@ class Plan:
         told = [name for name in told if set(self.models[name].teacher) <= set(family.judged(self.models))]
         return [pair for pair in pairs if set(pair) <= set(told)]
 
+    def _searched(self) -> dict[str, str]:
+        """Every setting that is tuned, and the key that says so."""
+        search = self.tables.tune.search if self.tables.tune is not None else {}
+        return {f"models.{m}.{key}": dotted(("tune", "search", m, key)) for m, space in search.items() for key in space}
+
     def _known(self, model: str) -> str:
         if model not in self.models:
             raise PlanError(unknown("model", model, self.models))
@@ -225,8 +260,9 @@ def _build(raw: Mapping[str, Any], where: Where, *, name: str, written: str | No
     read = validate(expanded, where)
     checks.check(read, where)
     plan = Plan(read, name, written)
+    tuning.check(read, plan.seed_list, where)
     if not read.sweep:
-        return plan
+        return _with_trials(plan, where)
     base = plan.to_dict()
     del base["sweep"]
     points = []
@@ -239,12 +275,25 @@ def _build(raw: Mapping[str, Any], where: Where, *, name: str, written: str | No
     return replace(plan, _points=tuple(points))
 
 
-def _short(value: Any, key: str = "") -> Any:
-    """Tables that hold a name alone as that name, and lists of one teacher as the teacher: easier to read."""
-    if isinstance(value, dict):
-        if key in _SHORT and list(value) == ["name"]:
-            return value["name"]
-        return {inner: _short(found, inner) for inner, found in value.items()}
-    if key in ("augment", "objective") and isinstance(value, list):
-        return [_short(inner, key) for inner in value]
-    return value[0] if key == "teacher" and isinstance(value, list) and len(value) == 1 else value
+def _with(whole: dict[str, Any], winners: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    base = {key: value for key, value in whole.items() if key != "tune"}
+    pairs = [((*("models", name), *parse_key(key)), x) for name, found in winners.items() for key, x in found.items()]
+    return sweep.put(base, pairs, Where())
+
+
+def _with_trials(plan: Plan, where: Where) -> Plan:
+    tune, whole = plan.tables.tune, plan.to_dict()
+    found: dict[str, tuple[Point, ...]] = {}
+    if tune is None:
+        return plan
+    for model in tune.search:
+        points = []
+        for settings in tuning.trials(tune, model, where):
+            try:
+                there = _build(_with(whole, {model: settings}), Where(), name=plan.name)
+            except PlanError as error:
+                raise tuning.blame(error, model, settings, where) from None
+            points.append(Point(settings, sweep.label(settings), there))
+        found[model] = tuple(points)
+    tuning.check_equal(plan.tables, {model: len(points) for model, points in found.items()}, plan.comparisons(), where)
+    return replace(plan, _trials=found)

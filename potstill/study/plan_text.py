@@ -18,6 +18,7 @@ from potstill.errors import PlanError
 
 Path: TypeAlias = tuple[str | int, ...]
 
+_SHORT = ("source", "network", "optimizer", "schedule", "objective", "augment")
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _STRING = re.compile(
     r'"""(?:\\.|[^\\])*?"{3,5}|' + r"'''.*?'{3,5}|" + r'"(?:\\.|[^"\\\n])*"|' + r"'[^'\n]*'", re.DOTALL
@@ -250,9 +251,23 @@ def write(tables: Mapping[str, Any], *, comment: str = "") -> str:
     for key, value in tables.items():
         if key == "models":
             sections += [((key, name), model) for name, model in value.items()]
+        elif key == "tune":
+            sections.append(((key,), {word: inner for word, inner in value.items() if word != "search"}))
+            sections += [((key, "search", name), space) for name, space in value["search"].items()]
         elif isinstance(value, Mapping):
             sections.append(((key,), value))
     for path, section in sections:
         rows = [f"{dotted((key,))} = {value_text(value)}" for key, value in section.items()]
         blocks.append("\n".join([f"[{dotted(path)}]", *rows]))
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def short(value: Any, key: str = "") -> Any:
+    """Tables that hold a name alone as that name, and lists of one teacher as the teacher: easier to read."""
+    if isinstance(value, dict) and key != "tune":
+        if key in _SHORT and list(value) == ["name"]:
+            return value["name"]
+        return {inner: short(found, inner) for inner, found in value.items()}
+    if key in ("augment", "objective") and isinstance(value, list):
+        return [short(inner, key) for inner in value]
+    return value[0] if key == "teacher" and isinstance(value, list) and len(value) == 1 else value

@@ -18,9 +18,10 @@ from potstill.data import ArraySource, Data
 from potstill.errors import Interrupted, PotstillError
 from potstill.networks.model import Model
 from potstill.outputs import Live, Stored
+from potstill.study import trials
 from potstill.study.answers import known_rows, seed_of, stored
 from potstill.study.estimate import Rehearsal, Speed, estimate
-from potstill.study.run import Facts, Job, file_hash
+from potstill.study.job import Facts, Job, file_hash
 from potstill.study.tree import Family, Node, Tree, data_table, expand
 from potstill.study.worker import fit_node, forget, open_data, training_of
 from potstill.teachers import Ensemble
@@ -43,20 +44,32 @@ def rehearse(job: Job) -> Rehearsal:
     """
     forget(job.began)
     facts = Facts(job.data_folder)
-    tree = expand(job.plan, facts, file_hash)
+    winners = trials.firsts(job.plan)  # whichever will win: it takes about as long
+    tree = expand(trials.settled(job.plan, winners), facts, file_hash)
+    tried = trials.trial_tree(job.plan, winners, facts, file_hash).tree
     rows = _rows(data_table(job.plan), job)
+    known: dict[str, Speed] = {}
+    with tempfile.TemporaryDirectory(prefix="potstill-") as scratch, engine.threads(1):
+        stages = [(one, _speeds(one, job, Path(scratch), known)) for one in (tree, tried)]
+    return estimate(job, stages, rows)
+
+
+def _speeds(tree: Tree, job: Job, scratch: Path, known: dict[str, Speed]) -> dict[str, Speed]:
+    """The speed of every model that is trained; trials that are built and fed as another model are not watched anew."""
     speeds: dict[str, Speed] = {}
     seconds = min(_WATCHED, _WATCHED_ALL / max(len(tree.families), 1))
-    with tempfile.TemporaryDirectory(prefix="potstill-") as scratch, engine.threads(1):
-        for key, family in tree.families.items():
-            if family.brought:
-                continue
-            try:
-                speeds[key] = _Family(family, tree, job, speeds, Path(scratch)).speed(seconds)
-            except PotstillError as error:
-                error.add_note(f'This was the model "{key}".')
-                raise
-    return estimate(job, tree, speeds, rows)
+    earlier = dict(known)
+    for key, family in tree.families.items():
+        if family.brought:
+            continue
+        one = _Family(family, tree, job, speeds, scratch)
+        try:
+            speeds[key] = one.as_fast_as(earlier[one.kind]) if one.kind in earlier else one.speed(seconds)
+        except PotstillError as error:
+            error.add_note(f'This was the model "{key}".')
+            raise
+        known.setdefault(one.kind, speeds[key])
+    return speeds
 
 
 def _rows(table: Mapping[str, Any], job: Job) -> dict[str, int]:
@@ -113,11 +126,27 @@ class _Family:
     speeds: Mapping[str, Speed]
     scratch: Path
 
+    @property
+    def kind(self) -> str:
+        """What its speed depends on."""
+        settings, training = self.family.settings, self.family.settings["training"]
+        fed = [training[key] for key in ("batch_size", "augment", "views", "precision", "channels_last")]
+        objective = [one["name"] for one in settings["objective"]]
+        built = [settings["network"], objective, settings["answers"], training["optimizer"]["name"]]
+        return storage.canonical([*built, *fed])
+
+    def as_fast_as(self, other: Speed) -> Speed:
+        """The speed of a model of the same kind, for this one's budget."""
+        node = self.tree.nodes[next(iter(self.family.trainings.values()))[0]]
+        rows = len(open_data(data_table(self.family.plan), seed_of(node), self.job.data_folder).train)
+        steps, epochs = _budget(training_of(node), rows)
+        return replace(other, steps=steps, epochs=epochs)
+
     def speed(self, seconds: float) -> Speed:
         node = self.tree.nodes[next(iter(self.family.trainings.values()))[0]]
         data = open_data(data_table(self.family.plan), seed_of(node), self.job.data_folder)
         training = training_of(node)
-        total = training.total_steps(len(data.train))
+        total, epochs = _budget(training, len(data.train))
         once = replace(training, steps=1, epochs=None) if total else training
         model = self._fit(node, data, once, None)
         watch = _Watch(seconds)
@@ -131,7 +160,7 @@ class _Family:
             step=watch.per_step() if total else 0.0,
             row=(time.perf_counter() - began) / len(few),
             steps=total,
-            epochs=-(-total // max(training.steps_per_epoch(len(data.train)), 1)),
+            epochs=epochs,
             parameters=sum(p.numel() for p in model.network.parameters()),
             bytes=sum(t.nbytes for t in model.network.state_dict().values()),
             model=model,
@@ -177,6 +206,12 @@ class _Family:
         few = _head(data.train.with_augment(settings["augment"]), _RECORDED)
         folder = self.scratch / storage.fingerprint([key, node])[:16]
         return outputs.record(self._teacher(key), few, folder, views=settings["views"][:1])
+
+
+def _budget(training: Training, rows: int) -> tuple[int, int]:
+    """Steps and epochs, at most."""
+    steps = training.total_steps(rows)
+    return steps, -(-steps // max(training.steps_per_epoch(rows), 1))
 
 
 def _head(source: ArraySource, rows: int) -> ArraySource:

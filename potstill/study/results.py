@@ -87,6 +87,44 @@ class ModelResult(_Frozen):
     notes: list[str] = []
 
 
+class Trial(_Frozen):
+    """One trial: settings (key relative to the model), its metric on validation data for every seed of the trials.
+
+    `seconds` are those of all its trainings. A trial that is not "done" has no values and cannot win.
+    """
+
+    number: int
+    settings: dict[str, Any]
+    values: list[float] = []
+    mean: float | None = None
+    std: float | None = None
+    seconds: float = 0.0
+    state: Literal["done", "failed", "not run"] = "done"
+    reason: str | None = None
+
+
+class TunedModel(_Frozen):
+    """What was searched for one model, every trial, and the number of the winner."""
+
+    search: dict[str, Any]
+    trials: list[Trial]
+    winner: int
+
+
+class Tuning(_Frozen):
+    """How models were tuned: the best mean of `metric` over `seeds` on validation data wins.
+
+    `plan` is what the report's models were trained by: without [tune], with the winners' settings.
+    """
+
+    method: Literal["grid", "random"]
+    metric: str
+    better: Literal["higher", "lower"]
+    seeds: list[int]
+    models: dict[str, TunedModel]
+    plan: dict[str, Any]
+
+
 class Verdict(_Frozen):
     """One comparison. `difference` is model minus baseline in the metric's unit and own sign; `interval` is 95 %.
 
@@ -118,6 +156,7 @@ class Verdict(_Frozen):
     sign_flip_smallest_p: float | None = None
     would_decide: str | None = None
     differs_in: list[str] = []
+    tuned: str | None = None
     failed: list[str] = []
     cost: str | None = None
     sentence: str
@@ -155,6 +194,7 @@ class Results(_Frozen):
     data: dict[str, Any]
     models: dict[str, ModelResult]
     verdicts: list[Verdict]
+    tuning: Tuning | None = None
     published: list[Published] = []
     test_reads: TestReads
     plan: dict[str, Any]

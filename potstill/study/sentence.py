@@ -126,6 +126,8 @@ def _remarks(verdict: Verdict, missing: Sequence[int], planned: int) -> list[str
         remarks.append(f"This is {which}: seeds added after looking make the interval optimistic.")
     if verdict.differs_in:
         remarks.append(f"They also differ in {_listed(verdict.differs_in)}.")
+    if verdict.tuned:
+        remarks.append(f"{verdict.tuned.rstrip('.')}.")
     if verdict.cost:
         remarks.append(f"Cost: {verdict.cost.rstrip('.')}.")
     return remarks

@@ -65,7 +65,7 @@ class Study:
         """What `study.run` and `study.rehearse` take."""
         from joblib import cpu_count
 
-        from potstill.study.run import Job
+        from potstill.study.job import Job
 
         if workers is not None and workers < 1:
             raise SettingError(f"workers is {workers}; wanted is a whole number of at least 1.")

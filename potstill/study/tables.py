@@ -116,6 +116,19 @@ class Verdict(_Frozen):
     on: Literal["test"] = Field(default="test", description='"test"')
 
 
+class Tune(_Frozen):
+    """`[tune]`: which settings are tried for which models, before the models are trained on the report's seeds."""
+
+    method: Literal["grid", "random"] = Field(default="grid", description='"grid" or "random"')
+    trials: Positive | None = Field(default=None, description="a number of trials of at least 1")
+    seeds: Positive | tuple[Natural, ...] = Field(
+        default=2, description="a number of seeds of at least 1, or a list of different whole numbers"
+    )
+    search: dict[str, dict[str, Any]] = Field(
+        min_length=1, description="a table [tune.search.MODEL] for each model that is tuned: dotted key = values"
+    )
+
+
 class Published(_Frozen):
     """`[published]`: numbers printed beside ours; in the TOML the metrics stand beside `source`."""
 
@@ -134,6 +147,7 @@ class Tables(_Frozen):
     data: Data = Field(description="a table [data] with a source")
     training: Training = Field(default_factory=Training, description="a table")
     models: dict[str, Model] = Field(min_length=1, description="at least one table [models.NAME]")
+    tune: Tune | None = Field(default=None, description="a table with search")
     sweep: dict[str, tuple[Any, ...]] = Field(default={}, description="a list of values for each dotted key")
     evaluation: Evaluation = Field(default_factory=Evaluation, description="a table")
     verdict: Verdict = Field(default_factory=Verdict, description="a table")
@@ -142,7 +156,6 @@ class Tables(_Frozen):
 
 # Keys of the plan language that this version does not build; with what to do meanwhile.
 NOT_YET: dict[str, dict[str, str]] = {
-    "": {"tune": "Set the values by hand, or sweep over them."},
     "data": {
         "inputs": "Give arrays, with one kind of input, as the source.",
         "target": "Give arrays, with labels, as the source.",

@@ -100,7 +100,7 @@ def expand(plan: Plan, data_facts: DataFacts, file_hash: FileHash) -> Tree:
     for model in plan.order():
         found = [_closure(point.plan, model, {}) for point in points]
         matters[model] = sweep.depends(plan.tables.sweep, settings, found)
-    builder = _Builder(plan.seed_list, data_facts, file_hash)
+    builder = Builder(plan.seed_list, data_facts, file_hash)
     for point in points:
         for model in point.plan.order():
             builder.add(point.plan, model, {key: point.settings[key] for key in matters[model]}, point.label)
@@ -128,16 +128,19 @@ def _network_of(folder: str) -> Any:
     return described["network"]
 
 
-class _Builder:
-    """Adds families in topological order, each once."""
+class Builder:
+    """Adds families in topological order, each once. `top` is the folder that holds their units."""
 
-    def __init__(self, seeds: Sequence[int], data_facts: DataFacts, file_hash: FileHash) -> None:
-        self.seeds, self.data_facts, self.file_hash = list(seeds), data_facts, file_hash
+    def __init__(
+        self, seeds: Sequence[int], data_facts: DataFacts, file_hash: FileHash, *, top: str = "models"
+    ) -> None:
+        self.seeds, self.data_facts, self.file_hash, self.top = list(seeds), data_facts, file_hash, top
         self.families: dict[str, Family] = {}
         self.nodes: dict[str, Node] = {}
         self.last: dict[tuple[str, str], str] = {}  # (point, model) -> key of its last generation
 
-    def add(self, plan: Plan, model: str, matters: Mapping[str, Any], point: str) -> None:
+    def add(self, plan: Plan, model: str, matters: Mapping[str, Any], point: str) -> str:
+        """A model's families, one per generation, as they are at a point; returns the key of the last one."""
         settings = storage.plain(plan.resolved(model).to_dict())
         if settings["network"] is None and settings["weights"] is not None:
             settings["network"] = _network_of(settings["weights"])
@@ -152,6 +155,7 @@ class _Builder:
                 self._family(plan, key, model, dict(matters), generation if chain else 0, settings, teachers, parts)
             teachers = (key,)
             self.last[(point, model)] = key
+        return self.last[(point, model)]
 
     def _family(
         self,
@@ -168,7 +172,7 @@ class _Builder:
         trainings: dict[int, tuple[str, ...]] = {}
         for seed in self.seeds:
             own = self.seeds[0] if settings["shared"] else seed
-            unit = "/".join(["models", *parts, "shared" if settings["shared"] else f"seed-{seed}"])
+            unit = "/".join([self.top, *parts, "shared" if settings["shared"] else f"seed-{seed}"])
             units[seed] = unit
             if settings["outputs"] is not None:
                 trainings[seed] = ()
@@ -240,7 +244,7 @@ class _Builder:
         views = list(Training.of(None, dict(student["training"])).all_views(facts["rows"], augmented=bool(augment)))
         name = "plain" if views == [0] else f"views-{len(views)}-{storage.fingerprint([augment, views])[:8]}"
         unit = teacher.units[seed] if seed in teacher.units else next(iter(teacher.units.values()))
-        _, *parts = unit.split("/")
+        parts = unit.removeprefix("models/").split("/")
         folder = "/".join(["outputs", *parts[:-1], name, parts[-1]])
         if folder not in self.nodes:
             settings = {

@@ -43,6 +43,7 @@ def judge(
     differs_in: Sequence[str] = (),
     look: int = 1,
     cost: str | None = None,
+    tuned: str | None = None,
 ) -> Verdict:
     """Compare two models by their parts of a metric on the same test examples.
 
@@ -51,7 +52,8 @@ def judge(
     (test data drawn anew per seed; n may then differ between seeds). `failed` says what went wrong with the others.
     `margin` >= 0 in the metric's unit: smaller differences do not matter. `comparisons`: how many the plan declares.
     `shared_teacher` names the one teacher of all seeds, `differs_in` the settings in which the two models differ
-    besides the method, `look` counts the looks at these data, `cost` is a text for the sentence.
+    besides the method, `look` counts the looks at these data, `cost` and `tuned` are texts for the
+    sentence.
 
     Raises `DataError` for parts that do not fit together or are not finite, `SettingError` for other arguments.
     """
@@ -69,6 +71,7 @@ def judge(
         differs_in=tuple(differs_in),
         look=look,
         cost=cost,
+        tuned=tuned,
     )
     where = f"{model} against {baseline} on {metric.name}"
     ours, theirs = read_parts(phis, other_phis, case.seeds, nested=nested, where=where)
@@ -93,6 +96,7 @@ def judge_scalar(
     differs_in: Sequence[str] = (),
     look: int = 1,
     cost: str | None = None,
+    tuned: str | None = None,
 ) -> Verdict:
     """Compare two models by one number per seed (latency, area under a curve): paired t over seeds.
 
@@ -112,6 +116,7 @@ def judge_scalar(
         differs_in=tuple(differs_in),
         look=look,
         cost=cost,
+        tuned=tuned,
     )
     ours, theirs = (
         read_values(side, len(case.seeds), where=f"{metric_name} of {name}")
@@ -137,6 +142,7 @@ class _Case:
     differs_in: tuple[str, ...]
     look: int
     cost: str | None
+    tuned: str | None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.margin) and self.margin >= 0):
@@ -198,6 +204,7 @@ def _conclude(case: _Case, values: Floats, others: Floats, evidence: Evidence) -
         differs_in=list(case.differs_in),
         failed=list(case.failed),
         cost=case.cost,
+        tuned=case.tuned,
         sentence="",
     )
     sentence = say(

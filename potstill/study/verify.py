@@ -101,31 +101,37 @@ def _plan(found: _Findings) -> None:
 
 
 def _models(found: _Findings) -> None:
-    for path in found.below("models", "result.json"):
+    for path in _in_models(found, "result.json"):
         _fingerprint(found, path)
         for name in ("network.json", "history.jsonl"):
             if not (path.parent / name).is_file():
                 found.blame(path.parent / name, "missing")
-    for path in found.below("models", "network.json"):
+    for path in _in_models(found, "network.json"):
         described = found.json(path, {"network": object, "weights_sha256": str})
         if described:
             found.hashed(path.parent / "model.safetensors", described["weights_sha256"])
-    for path in found.below("models", "history.jsonl"):
+    for path in _in_models(found, "history.jsonl"):
         found.files += 1
         try:
             for line in path.read_text(encoding="utf-8").splitlines():
                 json.loads(line)
         except ValueError:
             found.blame(path, "not valid JSON lines")
-    for path in found.below("models", "evaluation.json"):
+    for path in _in_models(found, "evaluation.json"):
         evaluation = found.json(path, {"sha256": dict, "models": list})
         for name, wanted in (evaluation or {"sha256": {}})["sha256"].items():
             found.hashed(path.parent / "predictions" / f"{name}.safetensors", wanted)
-    for path in found.below("models", "checkpoint.json"):
+    for path in _in_models(found, "checkpoint.json"):
         found.unfinished += 1
         kept = found.json(path, {"tensors": str, "sha256": str})
         if kept:
             found.hashed(path.parent / kept["tensors"], kept["sha256"])
+
+
+def _in_models(found: _Findings, name: str) -> Iterator[Path]:
+    """Files of the report's models and of the trials'."""
+    yield from found.below("models", name)
+    yield from found.below("tune", name)
 
 
 def _fingerprint(found: _Findings, path: Path) -> dict[str, Any] | None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from potstill import storage
-from potstill.study.results import Cost, ModelResult
+from potstill.study.plan_text import value_text
+from potstill.study.results import Cost, ModelResult, Trial, Tuning
 
 
 def network(table: Mapping[str, Any] | None) -> str:
@@ -44,6 +45,68 @@ def _call(table: Mapping[str, Any], *, drop_zeros: bool = False) -> str:
     if first is not None and isinstance(rest[first], (list, tuple)):
         name += ":" + "-".join(map(str, rest.pop(first)))
     return name + (f"({', '.join(f'{key}={value}' for key, value in rest.items())})" if rest else "")
+
+
+def settings(found: Mapping[str, Any]) -> str:
+    """The settings of a trial.
+
+    >>> settings({"objective.temperature": 4, "objective.alpha": 0.1})
+    'objective.temperature = 4, objective.alpha = 0.1'
+    """
+    return ", ".join(
+        f"{key} = {value if isinstance(value, str) else value_text(value)}" for key, value in found.items()
+    )
+
+
+def winner(trial: Trial, metric: str) -> str:
+    """`trial 7 won with objective.alpha = 0.1 (validation error_rate 0.0213, sd 0.0004)`."""
+    spread = "" if trial.std is None else f", sd {trial.std:.2g}"
+    return f"trial {trial.number} won with {settings(trial.settings)} (validation {metric} {trial.mean:.4g}{spread})"
+
+
+def tuned(model: str, other: str, tuning: Tuning | None) -> str | None:
+    """How two compared models were tuned, for the verdict's sentence; None where neither was."""
+    if tuning is None:
+        return None
+    counts = {name: len(tuning.models[name].trials) for name in (model, other) if name in tuning.models}
+    seeds = f"on {_many(len(tuning.seeds), 'other seed')}, judged on validation data"
+    if len(set(counts.values())) == 1 and len(counts) == 2:
+        return f"Both were tuned with {_many(counts[model], 'trial')} each {seeds}"
+    parts = [f"{name} was tuned with {_many(count, 'trial')} {seeds}" for name, count in counts.items()]
+    parts += [f"{name} was not tuned" for name in (model, other) if name not in counts]
+    return "; ".join(parts) if counts else None
+
+
+def differences(found: Sequence[str], model: str, other: str, *, tuning: Tuning | None) -> list[str]:
+    """Settings in which two models differ; those that a search picked say so.
+
+    >>> differences(["members (1 against 2)"], "a", "b", tuning=None)
+    ['members (1 against 2)']
+    """
+    if tuning is None:
+        return list(found)
+    keys = {name: list(tuning.models[name].search) for name in (model, other) if name in tuning.models}
+    said = []
+    for phrase in found:
+        by = [name for name, searched in keys.items() if any(_is(phrase.partition(" (")[0], key) for key in searched)]
+        whom = "" if len(by) == 2 else f" for {by[0]}" if by else None
+        said.append(phrase if whom is None else f"{phrase.removesuffix(')')}; tuned{whom})")
+    return said
+
+
+_CALLED = {"known": "training rows", "weights": "starting weights"}
+
+
+def _is(said: str, key: str) -> bool:
+    """Whether a setting that differs, as it is called there, is a searched key, or part of it."""
+    key = _CALLED.get(key, key)
+    if said == "training budget":
+        return key in ("training.epochs", "training.steps")
+    return said == key or said.startswith(f"{key}.") or key.startswith(f"{said}.")
+
+
+def _many(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def cost(key: str, other: str, models: Mapping[str, ModelResult]) -> str | None:

@@ -27,6 +27,7 @@ from potstill.training.fit import fit
 from potstill.training.settings import Training
 from potstill.types import Answers, Source
 
+SPLITS = ("train", "validation", "test")
 STOP = ".stop"
 RUNNING = ".running"
 
@@ -251,14 +252,19 @@ def write_result(folder: Path, node: Node, facts: Mapping[str, Any]) -> None:
     )
 
 
-def evaluate_unit(unit: str, folders: list[str], table: Mapping[str, Any], seed: int, place: Place) -> Outcome:
-    """Predictions of one model (or ensemble) on validation and test data: the only place that opens the test set."""
+def evaluate_unit(
+    unit: str, folders: list[str], table: Mapping[str, Any], seed: int, place: Place, splits: tuple[str, ...] = SPLITS
+) -> Outcome:
+    """Predictions of one model (or ensemble) on validation and test data: the only place that opens the test set.
+
+    `splits` are those that are opened; a trial's are without the test set.
+    """
     _begin(place)
     began = time.monotonic()
     if place.stopping():
         return Outcome(unit, "interrupted")
     try:
-        data = open_data(table, seed, place.data_folder, ("train", "validation", "test"))
+        data = open_data(table, seed, place.data_folder, splits)
         model = models_as_teacher(place.root, folders)
         folder = place.root / unit
         hashes = {
