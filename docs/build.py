@@ -1,4 +1,7 @@
-"""Rebuilds docs/reference.md, docs/results.schema.json and the tour of the README; `--check` only compares."""
+"""Rebuilds docs/reference.md, docs/results.schema.json, the tour of the README and the pages of studies.
+
+`--check` only compares. `study RUN [NAME]` keeps a run as a page of docs/studies.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+
+import study_page
 
 from potstill import metrics, networks, objectives
 from potstill.data import views
@@ -78,18 +83,26 @@ def _first_sentence(text: str) -> str:
 
 def main() -> int:
     """Write the files, or check them."""
+    if sys.argv[1:2] == ["study"]:
+        return study_page.main(sys.argv[2:])
     wanted = {
         HERE / "reference.md": reference(),
         HERE / "results.schema.json": schema(),
         ROOT / "README.md": tour(),
+        **(studies := study_page.files()),
     }
     stale = [path.name for path, text in wanted.items() if not path.is_file() or path.read_text() != text]
+    orphans = study_page.orphans(studies)
+    stale += [path.name for path in orphans]
     if "--check" in sys.argv:
         if stale:
             print(f"Out of date: {', '.join(stale)}. Run scripts/docs.", file=sys.stderr)
         return bool(stale)
     for path, text in wanted.items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text)
+    for path in orphans:
+        path.unlink()
     print(f"Wrote {', '.join(stale) or 'nothing: all is up to date'}.")
     return 0
 
