@@ -59,7 +59,9 @@ def forest(rows: Sequence[Row], prefix: str, *, wide: bool) -> Markup:
     """
     first = rows[0].verdict
     low, high = span([row.verdict for row in rows])
-    step, width, head, foot = (38, 860, 44, 50) if wide else (54, 360, 40, 50)
+    swept = any(row.where for row in rows)
+    tall = wide and any(len(_told(row)) > 2 for row in rows)
+    step, width, head, foot = (52 if tall else 38, 860, 44, 50) if wide else (74 if swept else 54, 360, 40, 50)
     left, right = (290, 190) if wide else (8, 8)
     figure = theme.canvas(width, head + step * len(rows) + foot)
     ax = theme.axes(figure, (left, head, right, foot))
@@ -101,6 +103,12 @@ def tick(metric: str, x: float, plus: bool = True) -> str:
     return sign + f"{shown:.4g}".replace("-", "\u2212")
 
 
+def _told(row: Row) -> list[str]:
+    """A row's lines beside its interval."""
+    first, second = row.lines()
+    return [fmt.shorten(first, 42), *fmt.wrap(second, 42)]
+
+
 def _bar(ax: Axes, y: float, verdict: Verdict, *, ends: tuple[float, float]) -> None:
     colour = SENTINEL[verdict.decision]
     if verdict.interval is not None:
@@ -121,15 +129,17 @@ def _labels(ax: Axes, at: int, row: Row, *, wide: bool) -> None:
     colour = SENTINEL[row.verdict.decision]
     edge = ax.get_yaxis_transform()
     if wide:
-        for dy, text, tint in zip((-3, 12), row.lines(), (INK, QUIET), strict=True):
-            ax.annotate(fmt.shorten(text, 40), (0, at), (-282, -dy), xycoords=edge, textcoords="offset pixels",
-                        color=tint, ha="left", annotation_clip=False)  # fmt: skip
+        for line, text in enumerate(_told(row)):
+            ax.annotate(text, (0, at), (-282, 3 - 15 * line), xycoords=edge, textcoords="offset pixels",
+                        color=QUIET if line else INK, ha="left", annotation_clip=False)  # fmt: skip
         for dy, text, tint in ((-3, decision, colour), (12, numbers, INK)):
             ax.annotate(text, (1, at), (16, -dy), xycoords=edge, textcoords="offset pixels", color=tint,
                         ha="left", annotation_clip=False)  # fmt: skip
         return
-    ax.annotate(fmt.shorten(row.line(), 50), (0, at), (0, 15), xycoords=edge,
-                textcoords="offset pixels", color=INK, ha="left", annotation_clip=False)  # fmt: skip
+    above = row.lines() if row.where else (row.line(),)
+    for line, text in enumerate(above):
+        ax.annotate(fmt.shorten(text, 52), (0, at), (0, 14 * (len(above) - line)), xycoords=edge,
+                    textcoords="offset pixels", color=INK, ha="left", annotation_clip=False)  # fmt: skip
     ax.annotate(f"{decision}  {numbers}", (0, at), (0, 0), xycoords=edge, textcoords="offset pixels", color=colour,
                 ha="left", annotation_clip=False)  # fmt: skip
 
