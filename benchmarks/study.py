@@ -202,7 +202,8 @@ def report(turns: Mapping[str, list[dict[str, Any]]]) -> None:
             for name, found in seconds.items()
             if name != "potstill"
         }
-        table("times potstill's seconds, turn by turn", ratios, columns)
+        if ratios:
+            table("times potstill's seconds, turn by turn", ratios, columns)
     print(f"\ntest accuracy, mean over seeds\n  {'':<12}" + "".join(f"{name:>16}" for name in ACCURACIES))
     for name, found in turns.items():
         means = [statistics.mean(a for turn in found for a in turn["accuracy"][model]) for model in ACCURACIES]
