@@ -22,6 +22,9 @@ from potstill.study.results import (
     Results,
     Ship,
     TestReads,
+    Trial,
+    TunedModel,
+    Tuning,
     Verdict,
 )
 
@@ -440,7 +443,51 @@ def many_classes() -> Sample:
     return make.results(), make.figures()
 
 
+RATE = "training.optimizer.learning_rate"
+
+
+def trial(number: int, settings: dict[str, Any], values: list[float]) -> Trial:
+    """One trial; without values a failed one."""
+    if not values:
+        return Trial(number=number, settings=settings, state="failed", reason=f"seed 1000: {HOSTILE}", seconds=0.5)
+    found = metric_values(values)
+    return Trial(number=number, settings=settings, values=values, mean=found.mean, std=found.std, seconds=75.0)
+
+
+def tuned() -> Sample:
+    """One number on a logarithmic axis; a grid of two; three settings at random; trials that failed; hostile values."""
+    make = Maker("Tuned", seeds=4, metric="error_rate", margin=0.001)
+    make.model("alone", 0.025, 0.001)
+    for key, level in (("gridded", 0.022), ("drawn", 0.024)):
+        make.model(key, level, 0.001, teachers=["alone"], objective="hinton")
+        make.verdict(key, "alone", lower=True, tuned="Both were tuned with 6 trials each on 2 other seeds")
+    rates = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2]
+    alone = [
+        trial(n, {RATE: x}, [0.03 + 0.004 * (n - 3) ** 2, 0.031 + 0.004 * (n - 3) ** 2] if n < 6 else [])
+        for n, x in enumerate(rates, 1)
+    ]
+    pairs = [(t, a) for t in (1, 4, 20) for a in (0.1, 0.5)]
+    errors = [0.041, 0.037, 0.033, 0.029, 0.035, 0.045]
+    gridded = [
+        trial(n, {"objective.temperature": t, "objective.alpha": a}, [e - 0.001, e + 0.001])
+        for n, ((t, a), e) in enumerate(zip(pairs, errors, strict=True), 1)
+    ]
+    names = ["mlp:16", HOSTILE, "mlp:8", "mlp:4", "mlp:2", "mlp:1"]
+    drawn = [
+        trial(n, {"network": name, RATE: n / 70, "members": n}, [] if n == 2 else [0.05 - 0.002 * n])
+        for n, name in enumerate(names, 1)
+    ]
+    models = {
+        "drawn": TunedModel(search={"network": names, RATE: {"log": [0.01, 0.1]}}, trials=drawn, winner=6),
+        "gridded": TunedModel(search={"objective.temperature": [1, 4, 20]}, trials=gridded, winner=4),
+        "alone": TunedModel(search={RATE: {"log": [1e-4, 3e-2], "points": 6}}, trials=alone, winner=3),
+    }
+    tuning = Tuning(method="grid", metric="error_rate", better="lower", seeds=[1000, 1001], models=models, plan={})
+    return make.results(tuning=tuning), make.figures()
+
+
 _MAKERS = (
+    tuned,
     demo,
     published,
     single_seed,

@@ -109,6 +109,7 @@ def _told(results: Results) -> str:
     """Verdicts, then a small table of the models."""
     lines = [results.title, ""]
     lines += [text.wrapped(verdict.sentence, first="* ", rest="  ") for verdict in results.verdicts]
+    lines += _tuned(results)
     rows = []
     for key, model in results.models.items():
         found = model.metrics.get(results.metric)
@@ -118,6 +119,19 @@ def _told(results: Results) -> str:
         rows.append([key, model.network, size, value, spread, str(len(model.seeds))])
     head = ["model", "network", "parameters", f"{results.on} {results.metric}", "sd over seeds", "seeds"]
     return "\n".join([*lines, "", text.table(head, rows, right=range(2, 6)), ""])
+
+
+def _tuned(results: Results) -> list[str]:
+    """The winners among the trials, and the trials that failed."""
+    from potstill.study import words
+
+    found = [""] if results.tuning else []
+    for name, one in results.tuning.models.items() if results.tuning else ():
+        failed = [str(trial.number) for trial in one.trials if trial.state != "done"]
+        lost = f"; failed: {', '.join(failed)}" if failed else ""
+        told = words.winner(one.trials[one.winner - 1], results.metric)
+        found.append(text.wrapped(f"{name}: of {text.plural(len(one.trials), 'trial')}, {told}{lost}"))
+    return found
 
 
 def report(run: Path, figures: Path | None = None) -> None:

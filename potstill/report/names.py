@@ -21,15 +21,22 @@ class Cast:
     @cached_property
     def order(self) -> list[str]:
         """Keys in the plan's order (JSON sorts them), sweep points by value, generations by number."""
-        plan = {name: at for at, name in enumerate(self._plan_names())}
         models = self.results.models
 
         def place(key: str) -> tuple[Any, ...]:
             one = models[key]
             point = [(0, v, "") if _is_number(v) else (1, 0, anything(v)) for v in one.point.values()]
-            return (plan.get(one.model, len(plan)), point, one.generation, key)
+            return (self.place(one.model), point, one.generation, key)
 
         return sorted(models, key=place)
+
+    def place(self, model: str) -> int:
+        """The place of a model's name in the plan; behind all others where it has none."""
+        return self._places.get(model, len(self._places))
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: at for at, name in enumerate(self._plan_names())}
 
     def _plan_names(self) -> list[str]:
         try:

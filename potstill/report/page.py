@@ -13,7 +13,7 @@ from typing import Any, Final
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from potstill.report import bars, costs, gain, published, sections, tables, theme, tree
+from potstill.report import bars, costs, gain, published, sections, tables, theme, tree, tuning
 from potstill.report import format as fmt
 from potstill.report.figures import GLYPH
 from potstill.report.inputs import load
@@ -92,6 +92,7 @@ def _content(results: Results, arrays: Figures | None) -> dict[str, Any]:
         "models": tables.models(cast),
         "published": published.table(cast),
         "metrics": tables.metrics(cast),
+        "tuning": tuning.section(cast, ids),
         "bars": bars.whole(cast, ids),
         "bars_at": bars.at_points(cast, ids),
         "gains": gain.pictures(cast, ids),
