@@ -15,7 +15,7 @@ import torch
 
 import potstill as ps
 from potstill import storage
-from potstill.errors import NotYetError, PlanError, RunError, TrainingError
+from potstill.errors import Interrupted, NotYetError, PlanError, RunError, TrainingError
 from potstill.study.plan import Plan
 from potstill.study.results import Results
 from potstill.study.study import Study
@@ -508,3 +508,87 @@ def test_agreement_can_be_tuned_for(tmp_path: Path) -> None:
         same = ps.load(folder)(batch.inputs).argmax(-1) == teacher
         assert trial.values == pytest.approx([float(same.double().mean())])
         assert math.isfinite(trial.seconds)
+
+
+# ---------------------------------------------------------------- stopping, checking, telling
+
+
+def test_interrupted_trials_continue_to_the_same_end(done: tuple[Path, Results], tmp_path: Path) -> None:
+    folder, ended = tmp_path / "run", 0
+
+    def stop(event: Any) -> None:
+        nonlocal ended
+        ended += event.kind == "done"
+        if ended == 7:
+            (folder / ".stop").write_text("stop\n")
+
+    with pytest.raises(Interrupted):
+        run(toy(), folder, listener=stop)
+    assert not (folder / "test_reads.jsonl").exists()
+    assert not (folder / "models").exists()
+    kept = weights(folder)
+    again = run(toy(), folder)
+    assert {name: weights(folder)[name] for name in kept} == kept
+    whole = {name: content for name, (content, _) in weights(done[0]).items()}
+    assert {name: content for name, (content, _) in weights(folder).items()} == whole
+    assert again.tuning is not None
+    assert done[1].tuning is not None
+    values = [{n: [t.values for t in m.trials] for n, m in r.models.items()} for r in (again.tuning, done[1].tuning)]
+    assert values[0] == values[1]
+
+
+def test_progress_goes_on_from_trials_to_the_report(tmp_path: Path) -> None:
+    """One clock and one total for both stages; a second run counts what is there as no work of its own."""
+    from potstill.cli.progress import Meter
+
+    events: list[Any] = []
+    run(toy(training__steps=5), tmp_path / "run", listener=events.append)
+    begins = [event for event in events if event.kind == "begin"]
+    assert len(begins) == 2
+    assert begins[0].done == 0
+    assert begins[0].total == pytest.approx(begins[1].total)
+    assert begins[1].done == pytest.approx(sum(begins[0].work.values()))
+    assert [e.done for e in events if e.kind == "done"][-1] == pytest.approx(begins[1].total)
+    meter = Meter()
+    for event in events:
+        meter.take(0.0, event)
+    assert meter.read({}).share == 1.0
+    kept = Meter()
+    for event in (begins[0], begins[1]):
+        kept.take(0.0, event)
+    assert kept.read({}).share == pytest.approx(begins[1].done / begins[1].total)
+
+
+def test_check_counts_the_trials(tmp_path: Path) -> None:
+    from potstill.study.rehearse import rehearse
+
+    plan = toy(tune__search__alone={"training.steps": [10, 20, 30, 40]})
+    found = rehearse(Study.open(plan, folder=tmp_path / "run").job(1))
+    rows = {row.model: (row.trainings, row.steps) for row in found.models}
+    assert rows == {
+        "teacher": (2, 40),
+        "alone": (2, 10),
+        "taught": (2, 40),
+        "alone (4 trials)": (8, 40),
+        "teacher (for the trials)": (2, 40),
+        "taught (4 trials)": (8, 40),
+    }
+    assert found.nodes == 2 * (3 + 1) + 2 * (1 + 1 + 4 + 4)
+    bare = rehearse(Study.open(toy(tune=None), folder=tmp_path / "bare").job(1))
+    assert bare.nodes == 8
+    assert found.bytes > bare.bytes
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_line_names_the_winners(
+    done: tuple[Path, Results], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from potstill.cli.running import _told
+
+    lines = _told(done[1]).splitlines()
+    assert done[1].tuning is not None
+    for name, model in done[1].tuning.models.items():
+        won = model.trials[model.winner - 1]
+        (line,) = [line for line in lines if line.startswith(f"{name}: of 4 trials, trial {model.winner} won with ")]
+        assert all(f"{key} = {value}" in line for key, value in won.settings.items())
+        assert f"(validation error_rate {won.mean:.4g}, sd {won.std:.2g})" in line
