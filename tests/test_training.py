@@ -558,7 +558,7 @@ def test_probabilities_for_logits_are_refused(digits: Any) -> None:
         layers = {"flatten": nn.Flatten(), "head": nn.Linear(math.prod(shape), outputs), "softmax": nn.Softmax(-1)}
         return nn.Sequential(OrderedDict(layers))
 
-    with pytest.raises(TeacherError, match="remove its last softmax"):
+    with pytest.raises(TeacherError, match="Remove its last softmax"):
         ps.fit(with_softmax, digits, epochs=1)
 
 

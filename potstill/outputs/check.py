@@ -9,6 +9,9 @@ from potstill.errors import OutputsError, TeacherError
 from potstill.types import Kind, Teacher
 
 _SUM_TOLERANCE = 1e-3
+_EXACT, _ROUGH = 1e-5, 1e-2  # how far the sums of probabilities may be from 1
+_FEWEST, _VARIED = 8, 0.2  # rows, and their range, from which on chance is no explanation
+_NEAR = 0.1
 
 
 def must_be_teacher(teacher: object) -> None:
@@ -80,16 +83,44 @@ def _check_probabilities(answers: Tensor, index: Tensor, *, low: float, high: fl
 
 
 def check_logits(answers: Tensor, where: str = "The teacher") -> None:
-    """Raises `TeacherError` if `answers` (B, members, K >= 2), declared as logits, are probabilities in every row."""
-    if answers.shape[-1] < 2:
+    """Raises `TeacherError` if a member's `answers` (B, members, K), declared as logits, are probabilities."""
+    member = probabilities_of(answers)
+    if member is None:
         return
-    low, high = torch.aminmax(answers)
-    sums = answers.sum(dim=-1, dtype=torch.float64)
-    if float(low) >= 0.0 and float(high) <= 1.0 and float((sums - 1.0).abs().max()) <= _SUM_TOLERANCE:
-        raise TeacherError(
-            f"{where} declares logits but answers probabilities: {_show(answers[0])} and every other row are in [0, 1] "
-            'and sum to 1. Declare kind="probabilities", or leave out the softmax.'
-        )
+    whose = where if answers.shape[1] == 1 else f"Member {member} of {where[0].lower()}{where[1:]}"
+    found = "sum to 1" if answers.shape[-1] > 1 else "reach from near 0 to near 1"
+    raise TeacherError(
+        f"{whose} declares logits but answers probabilities: {_show(answers[0, member])} and every other row are in "
+        f'[0, 1] and {found}. Declare kind="probabilities", or leave out the softmax or sigmoid. '
+        "If they are logits all the same, add 1 to each, which softmax undoes (for one output z: answer [1, 1 + z])."
+    )
+
+
+def probabilities_of(answers: Tensor) -> int | None:
+    """The first member of `answers` (B, members, K) whose rows are all probabilities; None where all may be logits.
+
+    K > 1: in [0, 1] and summing to 1, if only roughly (rounded numbers). Few rows, or rows that hardly differ, might do
+    that by chance, so their sums have to be exact. K = 1: in [0, 1], with some near 0 and some near 1; the small logits
+    of an untrained network, which may well lie in [0, 1], do not reach so far.
+    """
+    low, high = torch.aminmax(answers, dim=0)  # (members, K)
+    inside = ((low >= 0.0) & (high <= 1.0)).all(dim=1)
+    if not bool(inside.any()):
+        return None
+    if answers.shape[-1] == 1:
+        inside &= ((low <= _NEAR) & (high >= 1.0 - _NEAR)).all(dim=1)
+    else:
+        off = (answers.sum(dim=-1, dtype=torch.float64) - 1.0).abs().amax(dim=0)
+        varied = ((high - low).amax(dim=1) >= _VARIED) & (answers.shape[0] >= _FEWEST)
+        inside &= off <= torch.where(varied, _ROUGH, _EXACT)
+    return int(inside.nonzero()[0]) if bool(inside.any()) else None
+
+
+def name_of(teacher: object) -> str:
+    """A teacher for messages: by its label or name, else by the type of what it wraps."""
+    label = getattr(teacher, "label", None) or getattr(teacher, "name", None)
+    inner = getattr(teacher, "network", teacher)
+    return f'The teacher "{label}"' if isinstance(label, str) else f"The teacher ({type(inner).__name__})"
 
 
 def check_classes(classes: tuple[str, ...] | None, known: tuple[str, ...], *, kind: Kind, outputs: int) -> None:

@@ -10,7 +10,15 @@ from torch import LongTensor, Tensor
 
 from potstill import storage
 from potstill.outputs import soften
-from potstill.outputs.check import as_members, check_classes, check_logits, check_values, must_be_teacher, narrowed
+from potstill.outputs.check import (
+    as_members,
+    check_classes,
+    check_logits,
+    check_values,
+    must_be_teacher,
+    name_of,
+    narrowed,
+)
 from potstill.types import Source, Teacher, TeacherOutputs
 
 _LIMIT = torch.finfo(torch.float32).max
@@ -72,8 +80,8 @@ class Live:
         if not self._asked:
             check_classes(self.teacher.classes, self.source.spec.classes, kind=kind, outputs=answers.shape[-1])
             if kind == "logits":
-                check_logits(answers)
-            self._asked = True
+                check_logits(answers, name_of(self.teacher))
+            self._asked = answers.shape[0] > 1  # one row tells little
         known = self._known.index_select(0, index)
         logits = soften.class_logits(answers.cpu(), kind)
         return soften.Softened(logits, known, kind=kind, outputs=answers.shape[-1])

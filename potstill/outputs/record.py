@@ -16,7 +16,7 @@ from potstill import storage
 from potstill.engine import Engine, block
 from potstill.errors import DataError, Interrupted, PotstillError, SettingError, TeacherError
 from potstill.outputs import journal as journals
-from potstill.outputs.check import as_members, check_classes, check_logits, check_values, must_be_teacher
+from potstill.outputs.check import as_members, check_classes, check_logits, check_values, must_be_teacher, name_of
 from potstill.outputs.journal import Journal
 from potstill.outputs.manifest import MANIFEST, Dtype, Header, Shard, compare, of_source, of_teacher, read_manifest
 from potstill.outputs.opening import open as open_outputs
@@ -207,7 +207,7 @@ class _Recorder:
         check_values(answers, index, kind=kind, limit=self.limit)
         if not self.checked:
             if kind == "logits":
-                check_logits(answers)
+                check_logits(answers, name_of(self.teacher))
             check_classes(self.wanted["classes"], self.source.spec.classes, kind=kind, outputs=answers.shape[-1])
             self.checked = True
         return answers

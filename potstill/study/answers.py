@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,17 @@ def stored(root: Path, work: Mapping[str, Any], source: Source, split: str) -> S
     return outputs.from_array(
         array, kind=work["kind"] or "logits", rows=len(source), labels=source.labels, labelled=source.labelled
     )
+
+
+def check_brought(nodes: Iterable[Node], root: Path, opened: Callable[[Node], Data]) -> None:
+    """Read every file of answers that a user brings once, before anything is trained. Raises as `stored` does."""
+    seen: set[str] = set()
+    for node in nodes:
+        for work in node.work.get("teachers", ()):
+            key = storage.canonical(storage.plain([work, node.settings["data"]["plan"]]))
+            if "file" in work and key not in seen:
+                seen.add(key)
+                stored(root, work, opened(node).train, "train")
 
 
 def known_rows(node: Node, data: Data) -> Tensor:

@@ -12,10 +12,11 @@ from typing import Any
 from potstill import errors, networks, storage
 from potstill.errors import Interrupted
 from potstill.study import folder
+from potstill.study.answers import check_brought, seed_of
 from potstill.study.plan import Plan
 from potstill.study.pool import STOPPED, run_all, run_wave
 from potstill.study.tree import Family, Node, Tree, data_table
-from potstill.study.worker import SPLITS, STOP, Outcome, Place, data_facts, evaluate_unit
+from potstill.study.worker import SPLITS, STOP, Outcome, Place, data_facts, evaluate_unit, open_data
 from potstill.training.settings import Training
 
 _STEP = 1e7  # what a step of a tiny network costs besides its products, in multiply-adds
@@ -115,6 +116,7 @@ def train_all(job: Job, tree: Tree, todo: list[Node], facts: Facts, *, before: f
 
     `before` and `after` are the work of other stages of the same run, for whoever tells how far it is.
     """
+    check_brought(todo, job.root, lambda n: open_data(n.settings["data"]["plan"], seed_of(n), job.data_folder))
     work, wanted = work_of(tree, facts), {node.folder for node in todo}
     total = before + sum(work.values()) + after
     spent = before + sum(w for name, w in work.items() if name not in wanted)

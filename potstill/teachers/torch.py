@@ -42,6 +42,7 @@ class Torch:
             )
         self.network = network
         self.kind: Kind = check_kind(kind)
+        _refuse_softmax(network, self.kind)
         self.classes: tuple[str, ...] | None = None if classes is None else tuple(classes)
 
     def fingerprint(self) -> str:
@@ -73,6 +74,17 @@ class Torch:
                 "tensor (B, outputs). Wrap it in a module, or in teachers.Function, that returns the tensor alone."
             )
         return answers
+
+
+def _refuse_softmax(network: nn.Module, kind: Kind) -> None:
+    last = network
+    while isinstance(last, nn.Sequential) and len(last):
+        last = last[-1]
+    if kind == "logits" and isinstance(last, nn.Softmax | nn.Sigmoid):
+        raise TeacherError(
+            f"The teacher ({type(network).__name__}) declares logits, but its last layer is {last}: it answers "
+            'probabilities, which would be softened twice. Declare kind="probabilities", or leave that layer out.'
+        )
 
 
 def _state(network: nn.Module) -> Iterator[tuple[str, object]]:

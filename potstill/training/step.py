@@ -46,7 +46,7 @@ def stepper(task: Task, optimizer: torch.optim.Optimizer) -> Step:
         reseed_step(seed, state.step)
         logits = forward(inputs)
         if state.step == 0:
-            refuse_probabilities(logits)
+            refuse_probabilities(logits, task.name)
         values, roots, gradients = loss(logits, batch, index, view)
         for i, penalty in enumerate(penalties):
             roots.append(penalty(task.network) / n)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from potstill import objectives, storage
+from potstill import networks, objectives, storage
 from potstill.engine import Engine
 from potstill.errors import DataError, ObjectiveError, TeacherError
 from potstill.outputs import Live
+from potstill.outputs.check import probabilities_of
 from potstill.registry import Spec
 from potstill.training.order import rows_for
 from potstill.training.settings import Training
@@ -51,6 +53,11 @@ class Task:
     checkpoint_seconds: float
     progress: Progress | None
     should_stop: Callable[[], bool] | None
+
+    @property
+    def name(self) -> str:
+        """The network, for messages."""
+        return networks.label(self.settings["network"]) if self.settings.get("network") else "the network"
 
     @property
     def total(self) -> int:
@@ -143,16 +150,32 @@ def pick_monitor(
     return Training.of(training, changes)
 
 
-def refuse_probabilities(logits: Tensor) -> None:
-    """Networks answer logits; one that ends in a softmax would be softened twice (paper 3)."""
-    rows = logits.detach().float()
+# What torch calls the last operation of a graph, and those that only carry numbers on.
+_ENDS = {"SoftmaxBackward0": "softmax", "SigmoidBackward0": "sigmoid"}
+_CARRY = re.compile(r"(To|Clone|Alias|View|UnsafeView|Reshape|Squeeze|Unsqueeze|T|Transpose|Permute|Slice|Clamp)\w*")
+
+
+def refuse_probabilities(logits: Tensor, name: str) -> None:
+    """Networks answer logits (B, K); one that ends in softmax or sigmoid would be softened twice (paper 3).
+
+    Told by the last operation, and by the numbers where that hides it (a softmax written out, weights from elsewhere).
+    """
+    rows = logits.detach()
     if rows.dim() != 2:
         raise TeacherError(f"The network answers a tensor of shape {tuple(rows.shape)}; wanted is (batch, classes).")
-    if rows.shape[1] > 1 and bool((rows >= 0).all()) and bool(((rows.sum(1) - 1).abs() < 1e-3).all()):
-        raise TeacherError(
-            "The network answers probabilities (every row is in [0, 1] and sums to 1) where logits are wanted: "
-            "remove its last softmax."
-        )
+    node = logits.grad_fn
+    while node is not None and _CARRY.fullmatch(node.name().removesuffix("Backward0")):
+        node = node.next_functions[0][0]
+    end = _ENDS.get(node.name()) if node is not None else None
+    if end is None and probabilities_of(rows[:, None]) is None:
+        return
+    found = f"its last operation is a {end}" if end else "every row is in [0, 1] and sums to 1"
+    row = [round(float(x), 3) for x in rows[0, :5]]
+    raise TeacherError(
+        f'The network "{name}" answers probabilities where logits are wanted ({found}; the first are {row}). '
+        f"Remove its last {end or 'softmax'}: objectives and metrics apply their own. "
+        "If they are logits all the same, add 1 to each, which softmax undoes."
+    )
 
 
 def not_finite(values: Mapping[str, float], step: int) -> str:
