@@ -485,6 +485,18 @@ def test_joined_keys_train_and_compare_what_belongs_together(tmp_path: Path) -> 
     assert results.models[against_teacher[0].model].teachers == [against_teacher[0].baseline]
 
 
+def test_models_that_meet_at_no_point_are_not_compared(tmp_path: Path) -> None:
+    """Each depends on one of two joined keys; of their four combinations three are points."""
+    sweep = {"models.teacher.training.steps, models.alone.training.steps": [[10, 10], [10, 15], [20, 15]]}
+    plan = toy(seeds=1, sweep=sweep, verdict__compare=[["teacher", "alone"]])
+    results = run(plan, tmp_path / "run")
+    steps = [
+        tuple(x for name in (v.model, v.baseline) for x in results.models[name].point.values())
+        for v in results.verdicts
+    ]
+    assert steps == [(10, 10), (10, 15), (20, 15)]
+
+
 def test_a_study_without_validation_data(tmp_path: Path) -> None:
     """The last weights are used, the training loss is watched, and no seed is named for shipping."""
     plan = toy(seeds=3, sweep={"training.monitor, data.validation, training.select": [
