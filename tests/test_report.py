@@ -26,7 +26,7 @@ from potstill.errors import RunError, StorageError
 from potstill.report import curves, figures, page, sections, tables, theme, tree
 from potstill.report import format as fmt
 from potstill.report.names import Cast
-from potstill.study.results import Curve
+from potstill.study.results import Curve, Published
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 every_sample = pytest.mark.parametrize("name", sorted(SAMPLES))
@@ -457,6 +457,18 @@ def test_published_numbers_stand_beside_ours_or_are_named():
     assert "ours" in text
     assert "inside our interval" in text
     assert any("50.00 %" in item for item in parsed("published").texts("li"))
+
+
+def test_published_numbers_stand_beside_every_point_of_a_sweep():
+    results = sample("zipped")[0]
+    keys = [key for key, one in results.models.items() if one.model == "student"]
+    numbers = {"student": 0.0289, keys[1]: 0.05}
+    source = Published(source="a paper", metrics={"error_rate": numbers})
+    cast = Cast(results.model_copy(update={"published": [source]}))
+    assert len(keys) == 3
+    assert [cast.published("error_rate", key) for key in keys] == [[(0, 0.0289)], [(0, 0.05)], [(0, 0.0289)]]
+    assert cast.published("error_rate", "large") == []
+    assert cast.published_elsewhere() == []
 
 
 def test_costs_are_held_against_the_teacher():

@@ -129,9 +129,12 @@ class Cast:
             seen.add(key)
 
     def published(self, metric: str, key: str) -> list[tuple[int, float]]:
-        """(number of the source, value) of every published number for this model."""
+        """(number of the source, value) of every published number for this model.
+
+        What is published under a model's name stands beside every point of a sweep, unless a point has its own.
+        """
         one = self.results.models[key]
-        last = one.generation == one.generations and not one.point
+        last = one.generation == one.generations
         found = []
         for at, source in enumerate(self.results.published):
             values = source.metrics.get(metric, {})
