@@ -466,6 +466,20 @@ def test_a_tuned_teacher_wins_before_its_student_is_tuned(tmp_path: Path) -> Non
     assert trained["settings"]["training"]["optimizer"]["learning_rate"] == 0.02
 
 
+def test_a_teacher_that_was_tuned_is_told_and_a_shared_one_has_one_value(tmp_path: Path) -> None:
+    plan = toy(
+        training__steps=5,
+        models__teacher={"network": "mlp:16", "shared": True},
+        tune__search={"teacher": {RATE: [0.01, 0.02]}},
+        verdict__compare=[["taught", "alone"]],
+    )
+    results = run(plan, tmp_path / "run")
+    assert results.verdicts[0].tuned == "the teacher teacher was tuned with 2 trials"
+    assert results.tuning is not None
+    assert [len(trial.values) for trial in results.tuning.models["teacher"].trials] == [1, 1]
+    assert sorted(p.name for p in (tmp_path / "run" / "tune").glob("*/*/*")) == ["shared", "shared"]
+
+
 def test_ensembles_and_generations_count_as_a_whole(tmp_path: Path) -> None:
     """The value of a trial is that of the ensemble's mean, and of the last generation."""
     plan = toy(
@@ -537,7 +551,7 @@ def test_interrupted_trials_continue_to_the_same_end(done: tuple[Path, Results],
     assert values[0] == values[1]
 
 
-def test_progress_goes_on_from_trials_to_the_report(tmp_path: Path) -> None:
+def test_progress_goes_on_from_trials_to_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One clock and one total for both stages; a second run counts what is there as no work of its own."""
     from potstill.cli.progress import Meter
 
@@ -557,10 +571,28 @@ def test_progress_goes_on_from_trials_to_the_report(tmp_path: Path) -> None:
     for event in (begins[0], begins[1]):
         kept.take(0.0, event)
     assert kept.read({}).share == pytest.approx(begins[1].done / begins[1].total)
+    monkeypatch.setattr("potstill.cli.progress.time.monotonic", lambda: 100.0)
+    assert kept.read({}).left is None  # nothing was done yet: what is there tells no speed
+    half = Meter()
+    for event in events[: events.index(begins[1]) + 1]:
+        half.take(0.0, event)
+    spent, total = begins[1].done, begins[1].total
+    assert half.read({}).left == pytest.approx((total - spent) * 100 / spent)
+
+
+class _Model:
+    """As much of a model as an estimate of bytes asks for."""
+
+    class spec:
+        outputs, classes, shape = 10, tuple("0123456789"), (1, 8, 8)
 
 
 def test_check_counts_the_trials(tmp_path: Path) -> None:
+    from potstill.study.estimate import Speed, estimate
+    from potstill.study.job import Facts, file_hash
     from potstill.study.rehearse import rehearse
+    from potstill.study.tree import expand
+    from potstill.study.trials import firsts, settled, trial_tree
 
     plan = toy(tune__search__alone={"training.steps": [10, 20, 30, 40]})
     found = rehearse(Study.open(plan, folder=tmp_path / "run").job(1))
@@ -574,6 +606,15 @@ def test_check_counts_the_trials(tmp_path: Path) -> None:
         "taught (4 trials)": (8, 40),
     }
     assert found.nodes == 2 * (3 + 1) + 2 * (1 + 1 + 4 + 4)
+    job = Study.open(plan, folder=tmp_path / "run").job(1)
+    speed = Speed(step=0.0, row=1.0, steps=1, epochs=1, parameters=1, bytes=4, model=_Model)  # type: ignore[arg-type]
+    report = expand(settled(job.plan, firsts(job.plan)), Facts(None), file_hash)
+    tried = trial_tree(job.plan, firsts(job.plan), Facts(None), file_hash).tree
+    stages = [(tree, dict.fromkeys(tree.families, speed)) for tree in (report, tried)]
+    seconds = [estimate(job, stages, {"train": 0, "validation": 0, "test": n}).seconds for n in (0, 50)]
+    assert seconds[1] - seconds[0] == pytest.approx(
+        2 * 3 * 50
+    )  # the report's units predict 50 test rows, no trial does
     bare = rehearse(Study.open(toy(tune=None), folder=tmp_path / "bare").job(1))
     assert bare.nodes == 8
     assert found.bytes > bare.bytes

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from potstill import metrics
 from potstill.study import words
 from potstill.study.collect import Found, Reader, phis
+from potstill.study.family import ancestors
 from potstill.study.plan import Plan, differences
 from potstill.study.results import ModelResult, Tuning, Verdict
 from potstill.study.tree import Family
@@ -50,6 +51,7 @@ def _verdict(
 ) -> Verdict:
     ours, theirs = reader.find(pair[0]), reader.find(pair[1])
     model, other = ours.family.model, theirs.family.model
+    above = ancestors(plan.models, model) | ancestors(plan.models, other)
     differ = differences(_there(plan, ours.family, theirs.family) or plan, model, other)
     planned = _fresh(ours.family, theirs.family, plan.seed_list)
     seeds = [seed for seed in ours.seeds if seed in theirs.seeds and seed in planned]
@@ -70,7 +72,7 @@ def _verdict(
         differs_in=words.differences(differ, model, other, tuning=tuning),
         look=look,
         cost=words.cost(pair[0], pair[1], models),
-        tuned=words.tuned(model, other, tuning),
+        tuned=words.tuned(model, other, tuning, above=above),
     )
 
 

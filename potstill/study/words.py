@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from potstill import storage
@@ -64,17 +64,20 @@ def winner(trial: Trial, metric: str) -> str:
     return f"trial {trial.number} won with {settings(trial.settings)} (validation {metric} {trial.mean:.4g}{spread})"
 
 
-def tuned(model: str, other: str, tuning: Tuning | None) -> str | None:
-    """How two compared models were tuned, for the verdict's sentence; None where neither was."""
+def tuned(model: str, other: str, tuning: Tuning | None, *, above: Collection[str] = ()) -> str | None:
+    """How two compared models were tuned, and tuned teachers `above` them, for the sentence; None where none was."""
     if tuning is None:
         return None
     counts = {name: len(tuning.models[name].trials) for name in (model, other) if name in tuning.models}
     seeds = f"on {_many(len(tuning.seeds), 'other seed')}, judged on validation data"
     if len(set(counts.values())) == 1 and len(counts) == 2:
-        return f"Both were tuned with {_many(counts[model], 'trial')} each {seeds}"
-    parts = [f"{name} was tuned with {_many(count, 'trial')} {seeds}" for name, count in counts.items()]
-    parts += [f"{name} was not tuned" for name in (model, other) if name not in counts]
-    return "; ".join(parts) if counts else None
+        parts = [f"Both were tuned with {_many(counts[model], 'trial')} each {seeds}"]
+    else:
+        parts = [f"{name} was tuned with {_many(count, 'trial')} {seeds}" for name, count in counts.items()]
+        parts += [f"{name} was not tuned" for name in (model, other) if counts and name not in counts]
+    taught = [name for name in tuning.models if name in above and name not in counts]
+    parts += [f"the teacher {name} was tuned with {_many(len(tuning.models[name].trials), 'trial')}" for name in taught]
+    return "; ".join(parts) if counts or taught else None
 
 
 def differences(found: Sequence[str], model: str, other: str, *, tuning: Tuning | None) -> list[str]:
