@@ -112,6 +112,16 @@ def _tensor_hooked(network: nn.Sequential) -> nn.Module:
     return network
 
 
+def _hooked_after(network: nn.Sequential) -> nn.Module:
+    network[1].weight.register_post_accumulate_grad_hook(lambda p: p.grad.zero_())
+    return network
+
+
+def _replaced(network: nn.Sequential) -> nn.Module:
+    network[1].forward = lambda x: 0.5 * nn.Linear.forward(network[1], x)
+    return network
+
+
 def _frozen(network: nn.Sequential) -> nn.Module:
     network[1].weight.requires_grad_(False)
     return network
@@ -158,6 +168,8 @@ LEFT: dict[str, Callable[[], nn.Module]] = {
     "a forward hook": lambda: _hooked(network_of("mlp:8")),  # type: ignore[arg-type]
     "a backward hook": lambda: _backward_hooked(network_of("mlp:8")),  # type: ignore[arg-type]
     "a tensor's hook": lambda: _tensor_hooked(network_of("mlp:8")),  # type: ignore[arg-type]
+    "a hook on a gradient that has been added": lambda: _hooked_after(network_of("mlp:8")),  # type: ignore[arg-type]
+    "a forward pass that was replaced": lambda: _replaced(network_of("mlp:8")),  # type: ignore[arg-type]
     "a frozen layer": lambda: _frozen(network_of("mlp:8")),  # type: ignore[arg-type]
     "shared parameters": lambda: _tied(network_of("mlp:10")),  # type: ignore[arg-type]
     "parametrised weights": lambda: _parametrized(network_of("mlp:8")),  # type: ignore[arg-type]
@@ -167,6 +179,16 @@ LEFT: dict[str, Callable[[], nn.Module]] = {
 @pytest.mark.parametrize("name", LEFT)
 def test_what_is_left_to_autograd(name: str) -> None:
     assert Stack.of(LEFT[name]()) is None
+
+
+def test_hooks_on_all_modules_are_left_to_autograd() -> None:
+    network = network_of("mlp:8")
+    hook = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    try:
+        assert Stack.of(network) is None
+    finally:
+        hook.remove()
+    assert Stack.of(network) is not None
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from typing import NamedTuple, final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 # Multiply-adds below which float32 products of full precision are faster than those of a lower one, which start with a
 # search for a kernel: 10 us each (measured at 5 thousand to 8 million, batches of 32 and 128; equal near a million).
@@ -40,6 +41,8 @@ class Stack:
     def of(network: nn.Module) -> Stack | None:
         """The passes of `network`, or None where it holds anything else, is not float32 on the CPU, or has hooks.
 
+        Hooks, or a `forward` set on a module itself, are looked for here: what is put in later goes unnoticed.
+
         From then on `.grad` of its parameters is overwritten by every backward pass, not added to.
         """
         modules = list(network.children()) if type(network) is nn.Sequential else []
@@ -50,6 +53,8 @@ class Stack:
         if len(modules) % 2 or any(type(m) is not kind for m, kind in zip(modules[1:], kinds, strict=False)):
             return None
         linear = [m for m in modules if type(m) is nn.Linear]
+        if _has_any_global_hook():  # type: ignore[no-untyped-call]
+            return None
         if any(map(_watched, network.modules())) or not all(map(_plain, linear)):
             return None
         if len({id(p) for p in network.parameters()}) != 2 * len(linear):
@@ -118,12 +123,16 @@ def _plain(module: nn.Linear) -> bool:
     """Whether all there is to a layer is a trained float32 weight and bias on the CPU."""
     parameters = list(module.parameters())
     return len(parameters) == 2 and all(
-        p.device.type == "cpu" and p.dtype == torch.float32 and p.requires_grad and not p._backward_hooks
-        for p in parameters
+        p.device.type == "cpu" and p.dtype == torch.float32 and p.requires_grad and not _hooked(p) for p in parameters
     )
 
 
+def _hooked(parameter: nn.Parameter) -> bool:
+    """Whether somebody's hooks wait for a parameter's gradient."""
+    return bool(parameter._backward_hooks or parameter._post_accumulate_grad_hooks)
+
+
 def _watched(module: nn.Module) -> bool:
-    """Whether somebody's hooks wait for a module's passes."""
+    """Whether somebody's hooks wait for a module's passes, or its own forward pass was replaced."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return any(hooks)
+    return any(hooks) or "forward" in vars(module)
