@@ -18,6 +18,9 @@ from potstill.engine import products
 from potstill.errors import PlanError, RunError
 from potstill.evaluation import latency, load_predictions
 from potstill.networks.model import Model
+from potstill.report import format as fmt
+from potstill.report import groups, published
+from potstill.report.names import Cast
 from potstill.study.results import Results
 from potstill.study.study import Study
 from potstill.types import DataSpec
@@ -85,6 +88,28 @@ def test_a_teacher_that_all_seeds_share_is_told_on_either_side(tmp_path: Path) -
     verdict = {"compare": [["taught", "alone"], ["teacher", "taught"]]}
     results = run(toy(models, verdict=verdict), tmp_path / "run")
     assert all("this teacher (big)" in found.sentence for found in results.verdicts)
+
+
+def test_one_training_for_all_seeds_has_no_spread(tmp_path: Path) -> None:
+    """Its value is written for each seed; their standard deviation of 0 would be an interval without a width."""
+    models = {"big": {"network": "mlp:8", "shared": True}, "taught": {"network": "mlp:4", "teacher": "big"}}
+    told = {"source": "A paper", "accuracy": {"big": 0.9, "taught": 0.9}}
+    results = run(toy(models, published=told), tmp_path / "run")
+    spreads = [results.models[name].metrics["accuracy"].std for name in ("big", "taught")]
+    assert results.models["big"].validation["accuracy"].std is None
+    assert spreads[0] is None
+    assert spreads[1] == np.std(results.models["taught"].metrics["accuracy"].values, ddof=1)
+    table = published.table(Cast(results))
+    assert table is not None
+    rows = {row[0].text: (row[2].notes, row[4].text, row[5].text) for row in table.rows}
+    assert rows["big"] == (("one training for all seeds",), fmt.MISSING, "not known: one training")
+    assert rows["taught"][2] != "not known: one training"
+    bars = groups.groups(Cast(results), {})
+    assert bars is not None
+    assert {bar.name: (bar.std is None, bar.seeds) for bar in bars.bars if bar.name in rows} == {
+        "big": (True, 1),
+        "taught": (False, 3),
+    }
 
 
 def test_a_shared_teachers_cost_is_not_one_per_seed(tmp_path: Path) -> None:

@@ -87,7 +87,8 @@ def _bar(cast: Cast, key: str, role: Role = "student") -> Bar | None:
     if values is None:
         return None
     published = tuple(cast.published(cast.results.metric, key))
-    return Bar(cast.bare(key), role, values.mean, values.std, len(values.values), published)
+    seeds = 1 if one.shared else len(values.values)
+    return Bar(cast.bare(key), role, values.mean, values.std, seeds, published)
 
 
 def table(of: Groups, sources: int) -> Table:

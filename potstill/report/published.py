@@ -13,7 +13,7 @@ from potstill.study.results import MetricValues
 
 
 def interval(values: MetricValues, level: float = 0.95) -> tuple[float, float] | None:
-    """Student's interval of the mean over seeds; None with fewer than two."""
+    """Student's interval of the mean over seeds; None with fewer than two trainings."""
     n = len(values.values)
     if n < 2 or values.std is None:
         return None
@@ -42,14 +42,15 @@ def table(cast: Cast) -> Table | None:
 def _row(cast: Cast, of: tuple[str, str], ours: MetricValues, published: float, *, source: str) -> tuple[Cell, ...]:
     metric, key = of
     ends = interval(ours)
-    shown, side = fmt.MISSING, "not known: one seed"
+    once = cast.results.models[key].shared
+    shown, side = fmt.MISSING, "not known: one training" if once else "not known: one seed"
     if ends is not None:
         shown = f"{fmt.value(metric, ends[0], bare=True)} to {fmt.value(metric, ends[1])}"
         side = "inside our interval" if ends[0] <= published <= ends[1] else "outside our interval"
     head = who(cast, key)
     if metric != cast.results.metric:
         head = Cell(head.text, (*head.notes, fmt.metric_name(metric)))
-    n = fmt.plural(len(ours.values), "seed")
+    n = "one training for all seeds" if once else fmt.plural(len(ours.values), "seed")
     return (
         head,
         Cell(f"{fmt.value(metric, published)} {source}".rstrip()),

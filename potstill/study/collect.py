@@ -130,11 +130,13 @@ def _metrics(reader: Reader, found: Found, split: str) -> dict[str, MetricValues
             return {}
         for name, value in measure(predictions, names, reader.teacher(found.family, seed, split)).items():
             rows.setdefault(name, []).append(value)
-    return {name: _values(values) for name, values in rows.items() if len(values) == len(found.seeds)}
+    once = found.family.settings["shared"]
+    return {name: _values(values, once=once) for name, values in rows.items() if len(values) == len(found.seeds)}
 
 
-def _values(values: Sequence[float]) -> MetricValues:
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+def _values(values: Sequence[float], *, once: bool) -> MetricValues:
+    """One training that stands for every seed (`once`) has no spread."""
+    std = float(np.std(values, ddof=1)) if len(values) > 1 and not once else None
     return MetricValues(values=[float(v) for v in values], mean=float(np.mean(values)), std=std)
 
 

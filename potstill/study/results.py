@@ -21,7 +21,10 @@ class _Frozen(BaseModel):
 
 
 class MetricValues(_Frozen):
-    """One metric of one model: a value per seed of `ModelResult.seeds`, their mean and standard deviation (n-1)."""
+    """One metric of one model: a value per seed of `ModelResult.seeds`, their mean and standard deviation (n-1).
+
+    `std` is None with one seed, and of a model that is trained once for all seeds: its value is the same for each.
+    """
 
     values: list[float]
     mean: float
