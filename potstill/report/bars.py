@@ -12,9 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from potstill.report import figures, svg, theme
 from potstill.report import format as fmt
 from potstill.report import groups as casting
+from potstill.report import svg, theme
 from potstill.report.groups import CALLED, Bar, Groups, Role
 from potstill.report.names import Cast
 from potstill.report.sections import Ids, Picture
@@ -47,7 +47,7 @@ def whole(cast: Cast, ids: Ids) -> Bars | None:
         return None
     wide = upright(of, ids.new("bars", of.metric)) if len(of.bars) <= UPRIGHT else lying(of, ids.new("bars", of.metric))
     narrow = lying(of, ids.new("bars", of.metric, "narrow"), wide=False)
-    return Bars(wide, narrow, _note(of), casting.table(of, len(cast.results.published)))
+    return Bars(wide, narrow, _note(of), casting.table(of, cast))
 
 
 def at_points(cast: Cast, ids: Ids) -> list[Picture]:
@@ -58,7 +58,7 @@ def at_points(cast: Cast, ids: Ids) -> list[Picture]:
         of = casting.groups(cast, point)
         if of is not None:
             drawn = lying(of, ids.new("bars", of.metric, of.where), wide=False)
-            numbers = casting.table(of, len(cast.results.published))
+            numbers = casting.table(of, cast)
             found.append(Picture(of.where, (), (numbers,), "", (drawn,)))
     return found
 
@@ -117,7 +117,7 @@ def upright(of: Groups, prefix: str) -> Markup:
     ax.set(xlim=(-0.5 - spare, slots - 0.5 - spare), ylim=(low, high + 0.06 * (high - low)))
     ax.xaxis.set_major_locator(NullLocator())
     ax.yaxis.set_major_locator(MaxNLocator(6))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: figures.tick(of.metric, y, False)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: fmt.tick(of.metric, y)))
     for x, bar, lines in zip(places, of.bars, names, strict=True):
         _bar(ax, x, bar, size=0.62, upright=True, zero=_from_zero(of))
         top = max([bar.mean + (bar.std or 0.0), *(value for _, value in bar.published)])
@@ -128,7 +128,7 @@ def upright(of: Groups, prefix: str) -> Markup:
                         textcoords="offset pixels", color=INK, annotation_clip=False)  # fmt: skip
     theme.write(figure, (2, 12), _what(of), colour=QUIET)
     _legend(figure, of, (50.0, 36.0))
-    return svg.inline(figure, prefix=prefix, title=_title(of), description=_told(of))
+    return svg.inline(figure, prefix=prefix, title=of.title, description=_told(of))
 
 
 def lying(of: Groups, prefix: str, *, wide: bool = True) -> Markup:
@@ -146,7 +146,7 @@ def lying(of: Groups, prefix: str, *, wide: bool = True) -> Markup:
     ax.grid(True, axis="x")
     ax.yaxis.set_major_locator(NullLocator())
     ax.xaxis.set_major_locator(MaxNLocator(7 if wide else 5))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: figures.tick(of.metric, x, False)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: fmt.tick(of.metric, x)))
     edge = ax.get_yaxis_transform()
     for y, bar in zip(places, of.bars, strict=True):
         _bar(ax, y if wide else y + 9, bar, size=16, upright=False, zero=_from_zero(of))
@@ -160,7 +160,7 @@ def lying(of: Groups, prefix: str, *, wide: bool = True) -> Markup:
                         annotation_clip=False)  # fmt: skip
     theme.write(figure, (2, 12), _what(of) + (f", {fmt.shorten(of.where, 40)}" if wide and of.where else ""))
     _legend(figure, of, (2.0, 34.0), wrap=not wide)
-    return svg.inline(figure, prefix=prefix, title=_title(of), description=_told(of))
+    return svg.inline(figure, prefix=prefix, title=of.title, description=_told(of))
 
 
 def _bar(ax: Axes, at: float, bar: Bar, *, size: float, upright: bool, zero: bool) -> None:
@@ -211,14 +211,7 @@ def _legend(figure: Figure, of: Groups, start: tuple[float, float], *, wrap: boo
 
 
 def _what(of: Groups) -> str:
-    unit = ", %" if fmt.is_share(of.metric) else ""
-    return fmt.metric_name(of.metric) + unit + (f" ({of.better} is better)" if of.better else "")
-
-
-def _title(of: Groups) -> str:
-    return f"{fmt.capital(fmt.metric_name(of.metric))} of teachers, their students and the baseline" + (
-        f", {of.where}" if of.where else ""
-    )
+    return fmt.axis(of.metric) + (f" ({of.better} is better)" if of.better else "")
 
 
 def _told(of: Groups) -> str:

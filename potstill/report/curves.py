@@ -87,7 +87,7 @@ def panel(metric: str, lines: Sequence[Line], title: str, *, prefix: str) -> Mar
     _values(ax, metric, (least, most))
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: fmt.count(x)))
-    theme.write(figure, (2, 12), fmt.metric_name(metric) + (", %" if fmt.is_share(metric) else ""), colour=QUIET)
+    theme.write(figure, (2, 12), fmt.axis(metric), colour=QUIET)
     theme.write(figure, (333, 230), "optimiser steps", colour=QUIET, align="right")
     told = "; ".join(
         f"{line.label}: from {fmt.value(metric, float(line.band.mean[0]))} "
@@ -106,8 +106,7 @@ def _values(ax: Axes, metric: str, span: tuple[float, float]) -> None:
         ax.yaxis.set_minor_locator(NullLocator())
     else:
         ax.yaxis.set_major_locator(MaxNLocator(5))
-    scale = 100 if fmt.is_share(metric) else 1
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{scale * y:.4g}".replace("-", "\u2212")))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: fmt.tick(metric, y)))
 
 
 def reliability(one: Reliability, title: str, *, prefix: str) -> Markup:

@@ -69,7 +69,7 @@ def forest(rows: Sequence[Row], prefix: str, *, wide: bool) -> Markup:
     ax.grid(False)
     ax.yaxis.set_major_locator(NullLocator())
     ax.xaxis.set_major_locator(MaxNLocator(7 if wide else 5))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: tick(first.metric, x)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: fmt.tick(first.metric, x, plus=True)))
     for at, row in enumerate(rows):
         middle, half = (at, 0.51) if wide else (at + 0.26, 0.2)  # narrow: labels stand between the strips
         if first.margin:
@@ -85,7 +85,7 @@ def forest(rows: Sequence[Row], prefix: str, *, wide: bool) -> Markup:
     theme.write(figure, (left, 18), "← model worse" if higher else "← model better", colour=QUIET)
     theme.write(figure, (width - right, 18), f"model {'better' if higher else 'worse'} →", colour=QUIET, align="right")
     zero = left - low / (high - low) * (width - left - right)
-    band = f"margin ±{tick(first.metric, first.margin, False)} {unit}".rstrip()
+    band = f"margin ±{fmt.tick(first.metric, first.margin)} {unit}".rstrip()
     theme.write(figure, (min(max(zero, left + 60), width - right - 60), 34), band, colour=QUIET, align="center")
     told = "; ".join(
         f"{row.line()}: {fmt.difference(first.metric, row.verdict.difference)}, "
@@ -94,13 +94,6 @@ def forest(rows: Sequence[Row], prefix: str, *, wide: bool) -> Markup:
     )
     title = f"Differences in {fmt.metric_name(first.metric)} with intervals"
     return svg.inline(figure, prefix=prefix, title=title, description=told)
-
-
-def tick(metric: str, x: float, plus: bool = True) -> str:
-    """A short number for an axis: in points for shares."""
-    shown = 100 * x if fmt.is_share(metric) else x
-    sign = "+" if plus and shown > 0 else ""
-    return sign + f"{shown:.4g}".replace("-", "\u2212")
 
 
 def _told(row: Row) -> list[str]:
@@ -167,20 +160,16 @@ def pairs(verdict: Verdict, title: str, seeds: Sequence[Pair], *, prefix: str) -
         ax.plot([1], [pair.model], "o", color=MODEL, ms=6.5, clip_on=False)
     for x, ends, colour in ((-0.2, [p.baseline for p in seeds], BASELINE), (1.2, [p.model for p in seeds], MODEL)):
         ax.plot([x - 0.08, x + 0.08], [statistics.fmean(ends)] * 2, color=colour, lw=3)
-    theme.write(figure, (2, 12), _axis(verdict.metric), colour=QUIET)
+    theme.write(figure, (2, 12), fmt.axis(verdict.metric), colour=QUIET)
     told = "; ".join(
         f"seed {p.seed}: {fmt.value(verdict.metric, p.baseline)} to {fmt.value(verdict.metric, p.model)}" for p in seeds
     )
     return svg.inline(figure, prefix=prefix, title=f"{title}, seed by seed", description=told)
 
 
-def _axis(metric: str) -> str:
-    return fmt.metric_name(metric) + (", %" if fmt.is_share(metric) else "")
-
-
 def _scale(ax: Axes, metric: str) -> None:
     ax.yaxis.set_major_locator(MaxNLocator(5))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: tick(metric, y, False)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: fmt.tick(metric, y)))
     ax.margins(y=0.12)
 
 
@@ -207,10 +196,10 @@ def trend(
             ax.errorbar(x, y, error, color=colour, fmt=mark, ls=dash, ms=6, lw=1.8, elinewidth=1.4, capsize=3)
     ax.xaxis.set_minor_locator(NullLocator())
     shown = places if len(places) <= 6 else places[:: math.ceil(len(places) / 6)]
-    ax.set_xticks(shown, [fmt.anything(x if x % 1 else int(x)) for x in shown])
+    ax.set_xticks(shown, [fmt.place(x) for x in shown])
     ax.margins(x=0.08)
     _scale(ax, metric)
-    theme.write(figure, (2, 12), _axis(metric), colour=QUIET)
+    theme.write(figure, (2, 12), fmt.axis(metric), colour=QUIET)
     theme.write(figure, (333, 212), across, colour=QUIET, align="right")
-    told = "; ".join(f"{across} {point.x:g}: {fmt.value(metric, point.mean)}" for point in mine)
+    told = "; ".join(f"{across} {fmt.place(point.x)}: {fmt.value(metric, point.mean)}" for point in mine)
     return svg.inline(figure, prefix=prefix, title=title, description=told)

@@ -72,6 +72,18 @@ def is_share(metric: str) -> bool:
     return metric in FRACTIONS
 
 
+def axis(metric: str) -> str:
+    """What stands beside an axis of this metric: its name, and "%" for a share."""
+    return metric_name(metric) + (", %" if is_share(metric) else "")
+
+
+def tick(metric: str, x: float, *, plus: bool = False) -> str:
+    """A short number at such an axis: a share in percent, a difference of shares in points."""
+    shown = 100 * x if is_share(metric) else x
+    sign = "+" if plus and shown > 0 else ""
+    return sign + f"{shown:.4g}".replace("-", _MINUS)
+
+
 def unit(metric: str) -> str:
     """The unit of a difference in this metric; empty where there is none."""
     return "points" if is_share(metric) else ""
@@ -201,6 +213,20 @@ def ratio(x: float | None, reference: float | None, *, less: str = "less", more:
 def plural(n: int, word: str, many: str | None = None) -> str:
     """ "1 seed", "2 seeds"."""
     return f"{count(n)} {word if n == 1 else many or word + 's'}"
+
+
+def is_number(thing: Any) -> bool:
+    """Whether a value out of JSON is a number; True and False are none."""
+    return isinstance(thing, int | float) and not isinstance(thing, bool)
+
+
+def place(x: float) -> str:
+    """A value of a swept number, whole ones with all digits.
+
+    >>> place(0.1), place(10_000_000.0)
+    ('0.1', '10000000')
+    """
+    return anything(x if x % 1 else int(x))
 
 
 def anything(thing: Any) -> str:

@@ -50,7 +50,7 @@ def chains(cast: Cast) -> list[Chain]:
     for v in cast.results.verdicts:
         point = cast.point(v.model, v.baseline)
         for across, x in point.items():
-            if isinstance(x, int | float) and not isinstance(x, bool) and v.difference is not None:
+            if fmt.is_number(x) and v.difference is not None:
                 rest = cast.where({name: setting for name, setting in point.items() if name != across})
                 where = (cast.bare(v.model), cast.bare(v.baseline), across, rest)
                 found[where, v.metric, v.better, v.margin].append((float(x), v))
@@ -64,9 +64,10 @@ def chains(cast: Cast) -> list[Chain]:
 def pictures(cast: Cast, ids: Ids) -> list[Picture]:
     """The gain of every pair across every swept number."""
     metrics = {v.metric for v in cast.results.verdicts}
-    several = {chain.across for chain in chains(cast)}
+    known = chains(cast)
+    several = {chain.across for chain in known}
     found = []
-    for chain in chains(cast):
+    for chain in known:
         metric = chain.places[0][1].metric
         words = ["gain", chain.model, "against", chain.baseline]
         words += ["across", chain.across] if len(several) > 1 else []
@@ -86,7 +87,7 @@ def draw(chain: Chain, prefix: str) -> Markup:
     low, high = _ends([v for _, v in chain.places])
     ax.set_ylim(low, high)
     ax.yaxis.set_major_locator(MaxNLocator(5))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: figures.tick(first.metric, y)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: fmt.tick(first.metric, y, plus=True)))
     if first.margin:
         ax.axhspan(-first.margin, first.margin, color=BAND, lw=0)
     ax.axhline(0, color=INK, lw=1.2)
@@ -109,7 +110,7 @@ def draw(chain: Chain, prefix: str) -> Markup:
     theme.write(figure, (2, _SIZE[1] - 8), "↓ model worse", colour=QUIET)
     theme.write(figure, (_SIZE[0] - 7, _SIZE[1] - 8), fmt.shorten(chain.across, 34), colour=QUIET, align="right")
     told = "; ".join(
-        f"{chain.across} {x:g}: difference {fmt.difference(v.metric, v.difference)}, "
+        f"{chain.across} {fmt.place(x)}: difference {fmt.difference(v.metric, v.difference)}, "
         f"{fmt.interval(v.metric, v.interval)}, {v.decision}"
         for x, v in chain.places
     )
@@ -161,7 +162,7 @@ def _across(ax: Axes, places: Sequence[float]) -> Callable[[float], float]:
     ends = (at[order[0]] - room, at[order[-1]] + room)
     ax.set_xlim(*ends)
     per = (_SIZE[0] - _MARGINS[0] - _MARGINS[2]) / (ends[1] - ends[0])
-    labels = [fmt.anything(x if x % 1 else int(x)) for x in order]
+    labels = [fmt.place(x) for x in order]
     every = next(step for step in range(1, len(order) + 1) if _fits(order[::step], labels[::step], at, per=per))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticks([at[x] for x in order[::every]], labels[::every])
@@ -180,7 +181,7 @@ def _fits(places: Sequence[float], labels: Sequence[str], at: dict[float, float]
 def _table(chain: Chain) -> Table:
     rows = tuple(
         (
-            Cell(fmt.anything(x if x % 1 else int(x)), decision=v.decision),
+            Cell(fmt.place(x), decision=v.decision),
             Cell(fmt.difference(v.metric, v.difference), (fmt.interval(v.metric, v.interval),)),
             Cell(fmt.value(v.metric, v.model_mean)),
             Cell(fmt.value(v.metric, v.baseline_mean)),

@@ -35,6 +35,12 @@ class Groups:
     where: str = ""
 
     @property
+    def title(self) -> str:
+        """What is compared, and where."""
+        what = f"{fmt.capital(fmt.metric_name(self.metric))} of teachers, their students and the baseline"
+        return f"{what}, {self.where}" if self.where else what
+
+    @property
     def bars(self) -> list[Bar]:
         """All of them, in order."""
         return [bar for group in self.groups for bar in group]
@@ -91,7 +97,7 @@ def _bar(cast: Cast, key: str, role: Role = "student") -> Bar | None:
     return Bar(cast.bare(key), role, values.mean, values.std, seeds, published)
 
 
-def table(of: Groups, sources: int) -> Table:
+def table(of: Groups, cast: Cast) -> Table:
     """The numbers behind the bars."""
     published = any(bar.published for bar in of.bars)
     rows = []
@@ -99,12 +105,9 @@ def table(of: Groups, sources: int) -> Table:
         row = [Cell(bar.name, (CALLED[bar.role],)), Cell(fmt.value(of.metric, bar.mean))]
         row += [Cell(fmt.value(of.metric, bar.std)), Cell(fmt.count(bar.seeds))]
         if published:
-            told = [fmt.value(of.metric, x) + (f" [{at + 1}]" if sources > 1 else "") for at, x in bar.published]
+            told = [f"{fmt.value(of.metric, x)} {cast.mark(at)}".rstrip() for at, x in bar.published]
             row.append(Cell("; ".join(told) or fmt.MISSING))
         rows.append(tuple(row))
     name = fmt.metric_name(of.metric)
     columns = ("Model", fmt.capital(name), "Standard deviation", "Seeds", *(("Published",) if published else ()))
-    caption = f"{fmt.capital(name)} of teachers, their students and the baseline" + (
-        f", {of.where}" if of.where else ""
-    )
-    return Table(caption, columns, tuple(rows))
+    return Table(of.title, columns, tuple(rows))

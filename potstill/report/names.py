@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from potstill.report.format import anything, metric_name, value
+from potstill.report.format import anything, is_number, metric_name, value
 from potstill.study.results import ModelResult, Results
 
 
@@ -25,7 +25,7 @@ class Cast:
 
         def place(key: str) -> tuple[Any, ...]:
             one = models[key]
-            point = [(0, v, "") if _is_number(v) else (1, 0, anything(v)) for v in one.point.values()]
+            point = [(0, v, "") if is_number(v) else (1, 0, anything(v)) for v in one.point.values()]
             return (self.place(one.model), point, one.generation, key)
 
         return sorted(models, key=place)
@@ -143,6 +143,10 @@ class Cast:
                 found.append((at, number))
         return found
 
+    def mark(self, source: int) -> str:
+        """What tells a number's source from others: "[2]"; empty where all are from one."""
+        return f"[{source + 1}]" if len(self.results.published) > 1 else ""
+
     def published_elsewhere(self) -> list[str]:
         """Published numbers that stand beside no number of ours, in words."""
         beside = {
@@ -159,7 +163,3 @@ class Cast:
             for name, x in values.items()
             if (at, metric, name) not in beside
         ]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

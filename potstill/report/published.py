@@ -25,13 +25,12 @@ def table(cast: Cast) -> Table | None:
     """Published, ours, their difference, our interval, and whether the published number lies inside it."""
     rows = []
     metrics = dict.fromkeys([cast.results.metric, *(m for source in cast.results.published for m in source.metrics)])
-    several = len(cast.results.published) > 1
     for metric in metrics:
         for key in cast.order:
             ours = cast.results.models[key].metrics.get(metric)
             if ours is not None:
                 for at, value in cast.published(metric, key):
-                    rows.append(_row(cast, (metric, key), ours, value, source=f"[{at + 1}]" if several else ""))
+                    rows.append(_row(cast, (metric, key), ours, published=value, source=cast.mark(at)))
     if not rows:
         return None
     columns = ("Model", "Published", "Ours", "Ours minus published", "Our interval of the mean", "Published is")
@@ -39,7 +38,7 @@ def table(cast: Cast) -> Table | None:
     return Table(caption, columns, tuple(rows), frozenset({0, 5}))
 
 
-def _row(cast: Cast, of: tuple[str, str], ours: MetricValues, published: float, *, source: str) -> tuple[Cell, ...]:
+def _row(cast: Cast, of: tuple[str, str], ours: MetricValues, *, published: float, source: str) -> tuple[Cell, ...]:
     metric, key = of
     ends = interval(ours)
     once = cast.results.models[key].shared

@@ -280,7 +280,7 @@ def _runs(cast: Cast) -> Iterator[tuple[str, str, list[str], list[float]]]:
         one = models[key]
         settings: dict[str, Any] = {**one.point, "generation": one.generation}
         for name, x in settings.items():
-            if isinstance(x, int | float) and not isinstance(x, bool):
+            if fmt.is_number(x):
                 kept = {k: v for k, v in settings.items() if k != name and (k != "generation" or one.generations > 1)}
                 chains[name, one.model, fmt.anything(kept) if kept else ""].append((x, key))
     for (across, model, rest), chain in chains.items():

@@ -108,8 +108,7 @@ def _published(cast: Cast, metric: str, key: str) -> Cell:
     ours = cast.results.models[key].metrics.get(metric)
     if not found:
         return Cell(fmt.MISSING)
-    many = len(cast.results.published) > 1
-    texts = [fmt.value(metric, x) + (f" [{at + 1}]" if many else "") for at, x in found]
+    texts = [f"{fmt.value(metric, x)} {cast.mark(at)}".rstrip() for at, x in found]
     notes = (f"ours {fmt.difference(metric, ours.mean - found[0][1])}",) if ours else ()
     return Cell("; ".join(texts), notes)
 
@@ -177,7 +176,7 @@ def trend(metric: str, across: str, mine: Sequence[Point], *, others: Sequence[P
     rows = []
     for point in mine:
         other = beside.get(point.x)
-        row = [Cell(fmt.anything(point.x)), Cell(fmt.value(metric, point.mean), (fmt.spread(metric, point.std),))]
+        row = [Cell(fmt.place(point.x)), Cell(fmt.value(metric, point.mean), (fmt.spread(metric, point.std),))]
         row += [Cell(fmt.value(metric, other.mean if other else None))] if others else []
         rows.append(tuple(row))
     columns = (across, fmt.metric_name(metric), *(("baseline",) if others else ()))

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from potstill.report import figures, svg, theme
 from potstill.report import format as fmt
+from potstill.report import svg, theme
 from potstill.report.names import Cast
 from potstill.report.sections import Ids, Picture
 from potstill.report.tables import Cell, Table, cells
@@ -111,7 +111,7 @@ def draw(tuning: Tuning, name: str, prefix: str) -> Markup | None:
         across, down = sorted(keys, key=lambda key: -len(_distinct(one, key)))
         if len(one.trials) == len(_distinct(one, across)) * len(_distinct(one, down)):
             return _heat(tuning, one, (across, down), prefix=prefix, title=title)
-    number = keys[0] if len(keys) == 1 and all(_is_number(t.settings[keys[0]]) for t in one.trials) else None
+    number = keys[0] if len(keys) == 1 and all(fmt.is_number(t.settings[keys[0]]) for t in one.trials) else None
     return _marks(tuning, one, number, prefix=prefix, title=title)
 
 
@@ -119,11 +119,7 @@ def _distinct(one: TunedModel, key: str) -> list[Any]:
     """The values of a key: numbers by size, others as they come."""
     found = {fmt.anything(trial.settings[key]): trial.settings[key] for trial in one.trials}
     values = list(found.values())
-    return sorted(values) if all(map(_is_number, values)) else values
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return sorted(values) if all(map(fmt.is_number, values)) else values
 
 
 def _description(tuning: Tuning, one: TunedModel) -> str:
@@ -163,8 +159,7 @@ def _heat(tuning: Tuning, one: TunedModel, keys: tuple[str, str], *, prefix: str
         text = "×" if trial.mean is None else fmt.value(metric, trial.mean, bare=True)
         if trial.mean is None or cell >= _CELL:
             ax.text(x, y, text, ha="center", va="center", color=INK if trial.mean is not None else SENTINEL["worse"])
-    unit = ", %" if fmt.is_share(metric) else ""
-    theme.write(figure, (2, 12), f"validation {fmt.metric_name(metric)}{unit}; the stronger, the better", colour=QUIET)
+    theme.write(figure, (2, 12), f"validation {fmt.axis(metric)}; the stronger, the better", colour=QUIET)
     theme.write(figure, (2, 34), short[keys[1]], colour=QUIET)
     theme.write(figure, (333, 44 + 36 * len(rows) + 36), short[keys[0]], colour=QUIET, align="right")
     return svg.inline(figure, prefix=prefix, title=title, description=_description(tuning, one))
@@ -207,10 +202,9 @@ def _marks(tuning: Tuning, one: TunedModel, key: str | None, *, prefix: str, tit
     else:
         ax.xaxis.set_major_locator(MaxNLocator(_TICKS, integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(5))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: figures.tick(tuning.metric, value, False)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: fmt.tick(tuning.metric, value)))
     ax.margins(x=0.06, y=0.12)
-    unit = ", %" if fmt.is_share(tuning.metric) else ""
-    theme.write(figure, (2, 12), f"validation {fmt.metric_name(tuning.metric)}{unit}", colour=QUIET)
+    theme.write(figure, (2, 12), f"validation {fmt.axis(tuning.metric)}", colour=QUIET)
     theme.write(figure, (333, 222), _short(one.trials)[key] if key else "trial", colour=QUIET, align="right")
     return svg.inline(figure, prefix=prefix, title=title, description=_description(tuning, one))
 
