@@ -1,4 +1,4 @@
-"""Shared fixtures: a cache of the session's own, and the small real data sets where a machine has them."""
+"""Shared fixtures: a cache of the tests' own, and real data sets where a machine has them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def small_data() -> Path:
-    """The folder with small/mnist and small/fashion-mnist (2,000 and 500 pictures each)."""
-    named = os.environ.get("POTSTILL_DATA")
-    for folder in [Path(named)] if named else [ROOT.parent / "shared" / "data" / "small"]:
-        if (folder / "mnist").is_dir() and (folder / "fashion-mnist").is_dir():
-            return folder
-    pytest.skip("no small data sets: set POTSTILL_DATA to a folder that holds mnist/ and fashion-mnist/")
+def real_data() -> Path:
+    """The folder with mnist/ and fashion-mnist/, whole or cut to a few pictures."""
+    folder = Path(os.environ.get("POTSTILL_DATA", ""))
+    if (folder / "mnist").is_dir() and (folder / "fashion-mnist").is_dir():
+        return folder
+    pytest.skip("no data sets: set POTSTILL_DATA to a folder that holds mnist/ and fashion-mnist/")

@@ -206,17 +206,20 @@ def test_pictures_and_labels_must_be_as_many(cache, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
-def test_the_real_small_sets(cache, small_data, name) -> None:
-    found = data.open(name, folder=small_data, validation=200)
-    assert [len(found.train), len(found.validation), len(found.test)] == [1800, 200, 500]
-    with gzip.open(small_data / name / "train-images-idx3-ubyte.gz") as file:
-        pictures = np.frombuffer(file.read()[16:], np.uint8).reshape(-1, 1, 28, 28)
-    with gzip.open(small_data / name / "train-labels-idx1-ubyte.gz") as file:
-        labels = np.frombuffer(file.read()[8:], np.uint8)
+def test_the_published_files_are_read(cache, real_data, name) -> None:
+    def contents(file: str, header: int) -> np.ndarray:
+        with gzip.open(real_data / name / file) as opened:
+            return np.frombuffer(opened.read()[header:], np.uint8)
+
+    pictures = contents("train-images-idx3-ubyte.gz", 16).reshape(-1, 1, 28, 28)
+    labels = contents("train-labels-idx1-ubyte.gz", 8)
+    found = data.open(name, folder=real_data, validation=200)
+    assert len(found.validation) == 200
     for source in (found.train, found.validation):
         assert np.array_equal(every(source).inputs.numpy(), pictures[source.rows] * np.float32(1 / 255))
         assert np.array_equal(source.labels.numpy(), labels[source.rows])
-    assert sorted([*found.train.rows.tolist(), *found.validation.rows.tolist()]) == list(range(2000))
+    assert sorted([*found.train.rows.tolist(), *found.validation.rows.tolist()]) == list(range(len(labels)))
+    assert np.array_equal(found.test.labels.numpy(), contents("t10k-labels-idx1-ubyte.gz", 8))
 
 
 # --- arrays ----------------------------------------------------------------------------------------------------------
