@@ -27,7 +27,7 @@ STUDIES = Path(__file__).parent / "studies"
 BEGIN, END = "<!-- begin: generated -->", "<!-- end: generated -->"
 MOST = 300_000  # bytes of kept results
 NO_FILES = ("digits", "softmax-linear")  # sources that need no --data
-MACHINE = re.compile(r"/(?:work|home|root|Users|tmp)/[^\"]*")
+MACHINE = re.compile(r"(?<![\w.~:/])/\w[^\s\"]*/[^\s\"]+")  # an absolute path
 NEW = """# {title}
 
 <!-- What was asked, and by whom; what the plan leaves open, and how it was read. -->
