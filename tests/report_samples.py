@@ -29,6 +29,7 @@ from potstill.study.results import (
 )
 
 HOSTILE = "<script>alert(\"x\")</script> & 'it' $x_1$ {{ 7 * 7 }} \u65e5\u672c"
+SVG = "{http://www.w3.org/2000/svg}"
 DIGITS = [str(digit) for digit in range(10)]
 
 

@@ -19,7 +19,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 from report_browser import CHROMIUM, measure, visit
-from report_samples import HOSTILE, SAMPLES, Maker, put
+from report_samples import HOSTILE, SAMPLES, SVG, Maker, put
 
 from potstill import report
 from potstill.errors import RunError, StorageError
@@ -377,11 +377,11 @@ def test_forest_draws_every_interval_to_scale(name, wide):
         drawing = figures.forest([figures.Row(v.model, v.baseline, v) for v in verdicts], "f", wide=wide)
     root = ET.fromstring(drawing)
     spot = re.compile(r"^[+−]?[\d.]+$")
-    texts = [t for t in root.iter("{http://www.w3.org/2000/svg}text") if t.get("text-anchor") == "middle"]
+    texts = [t for t in root.iter(f"{SVG}text") if t.get("text-anchor") == "middle"]
     ticks = [(float(t.text.replace("−", "-")), float(t.get("x"))) for t in texts if spot.match(t.text or "")]
     slope, zero = np.polyfit(*zip(*ticks, strict=True), 1)
     drawn = []
-    for path in root.iter("{http://www.w3.org/2000/svg}path"):
+    for path in root.iter(f"{SVG}path"):
         ends = re.fullmatch(r"M ([\d.]+) ([\d.]+) L ([\d.]+) ([\d.]+)", path.get("d", ""))
         if ends and path.get("stroke-width") == "2.6":
             drawn.append((float(ends.group(2)), float(ends.group(1)), float(ends.group(3))))

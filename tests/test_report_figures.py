@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
-from report_samples import SAMPLES, Maker, metric_values, put
+from report_samples import SAMPLES, SVG, Maker, metric_values, put
 
 from potstill import report
 from potstill.report import bars, export, gain, groups, inputs, page, published, sections, theme
@@ -17,7 +17,6 @@ from potstill.report.names import Cast
 from potstill.report.sections import Ids
 from potstill.study.results import Published
 
-SVG = "{http://www.w3.org/2000/svg}"
 NUMBER = re.compile(r"^[+−]?[\d.]+$")
 
 

@@ -9,14 +9,12 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
-from report_samples import RATE, trial, tuned
+from report_samples import RATE, SVG, trial, tuned
 
 from potstill.report import page, theme, tuning
 from potstill.report.names import Cast
 from potstill.report.sections import Ids
 from potstill.study.results import Results, TunedModel, Tuning
-
-SVG = "{http://www.w3.org/2000/svg}"
 
 
 def of(results: Results) -> Tuning:
