@@ -642,7 +642,7 @@ def under_way(folder: Path) -> bool:
 
 def test_ctrl_c_saves_and_the_printed_command_continues(ask: Ask, tmp_path: Path) -> None:
     """As at a terminal: the signal goes to the workers too."""
-    plan = TOY.replace("seeds = 2", "seeds = 1").replace("members = 2\n", "").replace("steps = 20", "steps = 4000")
+    plan = TOY.replace("seeds = 2", "seeds = 1").replace("members = 2\n", "").replace("steps = 20", "steps = 20000")
     plan = plan.replace('teacher = "teacher"', 'teacher = "teacher"\ntraining = { steps = 20 }')
     (tmp_path / "toy.toml").write_text(plan)
     arguments = ["run", "toy.toml", "--workers", "2", "--set", "title=It's a toy", "--fresh", "--out", "with space"]
