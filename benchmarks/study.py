@@ -172,7 +172,7 @@ def table(title: str, found: Mapping[str, list[list[float]]], columns: Sequence[
         print(f"  {name:<12}" + "".join(f"{spread(values):>26}" for values in zip(*turns, strict=True)))
 
 
-def verdict(title: str, ratios: list[float], target: float, wanted: float, *, most: bool = False) -> None:
+def verdict(title: str, ratios: list[float], target: float, *, wanted: float, most: bool = False) -> None:
     """A ratio beside its target."""
     value = statistics.median(ratios)
     reached = [value <= limit if most else value >= limit for limit in (target, wanted)]
@@ -225,12 +225,12 @@ def targets(turns: Mapping[str, list[dict[str, Any]]], bound: float) -> None:
         ]
 
     if peers:
-        verdict("whole study, fastest peer / potstill", fastest("whole"), 1.7, 3.0)
-        verdict("students, fastest peer / potstill", fastest("students"), 4.0, 8.0)
+        verdict("whole study, fastest peer / potstill", fastest("whole"), 1.7, wanted=3.0)
+        verdict("students, fastest peer / potstill", fastest("students"), 4.0, wanted=8.0)
     if "plain" in turns:
         plain = [a["seconds"] / b["seconds"] for a, b in zip(turns["plain"], ours, strict=True)]
-        verdict("whole study, plain loop / potstill", plain, 3.0, 5.0)
-    verdict("whole study, potstill / bound", [turn["seconds"] / bound for turn in ours], 3.0, 2.0, most=True)
+        verdict("whole study, plain loop / potstill", plain, 3.0, wanted=5.0)
+    verdict("whole study, potstill / bound", [turn["seconds"] / bound for turn in ours], 3.0, wanted=2.0, most=True)
 
 
 def _seconds(turn: Mapping[str, Any], key: str) -> float:

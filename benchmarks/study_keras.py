@@ -83,7 +83,7 @@ class Keras:
         (x, y), (vx, vy) = self.arrays.train, self.arrays.validation
         data: dict[str, Any] = {"x": x, "y": labels(y), "batch_size": BATCH, "shuffle": True}
         if self.task["feed"] == "dataset":
-            data = {"x": _dataset(self.keras, x, y, labels)}
+            data = {"x": _dataset(self.keras, x, y, labels=labels)}
         model.fit(
             **data,
             epochs=self.task["epochs"],
@@ -149,7 +149,7 @@ def _clock(keras: Any) -> Any:
     return Clock()
 
 
-def _dataset(keras: Any, inputs: Any, targets: Any, labels: Any) -> Any:
+def _dataset(keras: Any, inputs: Any, targets: Any, *, labels: Any) -> Any:
     """A PyDataset of shuffled batches."""
     import numpy as np
 

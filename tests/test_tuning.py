@@ -439,8 +439,8 @@ def test_when_all_trials_of_a_model_fail_the_study_fails(tmp_path: Path) -> None
 
 
 def test_equal_trials_are_decided_by_their_order(tmp_path: Path) -> None:
-    plan = toy(training__steps=0, models__teacher=None, models__taught=None)
-    plan |= {"seeds": 1, "training": {"steps": 1}, "tune": {"search": {"alone": {"training.patience": [3, 1, 2]}}}}
+    tune = {"search": {"alone": {"training.patience": [3, 1, 2]}}}
+    plan = toy(seeds=1, training={"steps": 1}, models__teacher=None, models__taught=None, tune=tune)
     results = run(plan, tmp_path / "run")
     assert results.tuning is not None
     assert len({trial.mean for trial in results.tuning.models["alone"].trials}) == 1
@@ -609,7 +609,7 @@ def test_check_counts_the_trials(tmp_path: Path) -> None:
     job = Study.open(plan, folder=tmp_path / "run").job(1)
     speed = Speed(step=0.0, row=1.0, steps=1, epochs=1, parameters=1, bytes=4, model=_Model)  # type: ignore[arg-type]
     report = expand(settled(job.plan, firsts(job.plan)), Facts(None), file_hash)
-    tried = trial_tree(job.plan, firsts(job.plan), Facts(None), file_hash).tree
+    tried = trial_tree(job.plan, firsts(job.plan), Facts(None), hashed=file_hash).tree
     stages = [(tree, dict.fromkeys(tree.families, speed)) for tree in (report, tried)]
     seconds = [estimate(job, stages, {"train": 0, "validation": 0, "test": n}).seconds for n in (0, 50)]
     assert seconds[1] - seconds[0] == pytest.approx(
@@ -621,9 +621,7 @@ def test_check_counts_the_trials(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_the_command_line_names_the_winners(
-    done: tuple[Path, Results], capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_the_command_line_names_the_winners(done: tuple[Path, Results]) -> None:
     from potstill.cli.running import _told
 
     lines = _told(done[1]).splitlines()

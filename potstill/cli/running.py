@@ -125,8 +125,10 @@ def _tuned(results: Results) -> list[str]:
     """The winners among the trials, and the trials that failed."""
     from potstill.study import words
 
-    found = [""] if results.tuning else []
-    for name, one in results.tuning.models.items() if results.tuning else ():
+    if results.tuning is None:
+        return []
+    found = [""]
+    for name, one in results.tuning.models.items():
         failed = [str(trial.number) for trial in one.trials if trial.state != "done"]
         lost = f"; failed: {', '.join(failed)}" if failed else ""
         told = words.winner(one.trials[one.winner - 1], results.metric)

@@ -24,7 +24,7 @@ def hard(logits: Tensor, batch: Batch, weight: float) -> Tensor:
     )
 
 
-def soft(logits: Tensor, batch: Batch, name: str, temperature: float, weight: float) -> Tensor:
+def soft(logits: Tensor, batch: Batch, name: str, *, temperature: float, weight: float) -> Tensor:
     """(B,) KL(teacher || student) at a temperature; 0 where the teacher's answer is not known."""
     teacher = teacher_of(batch, name)
     return kl(
@@ -60,7 +60,7 @@ def hard_labels(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
 
 def soft_labels(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
     """Imitation of the teacher's probabilities."""
-    return {"soft": soft(class_logits(outputs.logits), batch, "soft_labels", 1.0, 1.0)}
+    return {"soft": soft(class_logits(outputs.logits), batch, "soft_labels", temperature=1.0, weight=1.0)}
 
 
 def pseudo_labels(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
@@ -84,7 +84,7 @@ def hinton(outputs: Outputs, batch: Batch, *, temperature: float, alpha: float) 
     if alpha > 0:
         found["hard"] = hard(logits, batch, alpha)
     if alpha < 1:
-        found["soft"] = soft(logits, batch, "hinton", temperature, (1 - alpha) * temperature**2)
+        found["soft"] = soft(logits, batch, "hinton", temperature=temperature, weight=(1 - alpha) * temperature**2)
     return found
 
 

@@ -24,7 +24,7 @@ _STEP = 1e7  # what a step of a tiny network costs besides its products, in mult
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Progress of a study: begin, done, failed, refused, interrupted, evaluate, latency or stop.
+    """Progress of a study: begin, done, failed, refused, interrupted, trial, tuned, evaluate, latency or stop.
 
     `done` of `total` is work (multiply-adds, roughly), not time; "begin" tells each node's share in `work`.
     """
@@ -111,7 +111,7 @@ def work_of(tree: Tree, facts: Facts) -> dict[str, float]:
     return found
 
 
-def train_all(job: Job, tree: Tree, todo: list[Node], facts: Facts, *, before: float = 0.0, after: float = 0.0) -> None:
+def train_all(job: Job, tree: Tree, todo: list[Node], *, facts: Facts, before: float = 0.0, after: float = 0.0) -> None:
     """Training and recording, wave by wave. Descendants of a failed node are not run; the rest goes on.
 
     `before` and `after` are the work of other stages of the same run, for whoever tells how far it is.

@@ -33,17 +33,21 @@ def pairs(plan: Plan, reader: Reader) -> list[tuple[str, str]]:
 
 
 def verdicts(
-    plan: Plan, reader: Reader, models: Mapping[str, ModelResult], look: int, tuning: Tuning | None = None
+    plan: Plan, reader: Reader, models: Mapping[str, ModelResult], *, look: int, tuning: Tuning | None = None
 ) -> list[Verdict]:
     """Every comparison's verdict; the intervals are simultaneous over all of them."""
     wanted = pairs(plan, reader)
-    return [_verdict(plan, reader, models, pair, len(wanted), max(look, 1), tuning) for pair in wanted]
+    return [
+        _verdict(plan, reader, models, pair=pair, comparisons=len(wanted), look=max(look, 1), tuning=tuning)
+        for pair in wanted
+    ]
 
 
 def _verdict(
     plan: Plan,
     reader: Reader,
     models: Mapping[str, ModelResult],
+    *,
     pair: tuple[str, str],
     comparisons: int,
     look: int,

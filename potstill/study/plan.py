@@ -193,7 +193,7 @@ class Plan:
         return list(self._points) or [Point({}, "", self)]
 
     def trials(self) -> dict[str, tuple[Point, ...]]:
-        """The trials of every tuned model, each each with the plan in which it has its settings; known beforehand."""
+        """The trials of every tuned model, each with the plan in which it has its settings; known beforehand."""
         return dict(self._trials)
 
     @property
@@ -271,7 +271,7 @@ def _build(raw: Mapping[str, Any], where: Where, *, name: str, written: str | No
             there = sweep.put(base, [(parse_key(key), value) for key, value in settings.items()], Where())
             points.append(Point(settings, sweep.label(settings), _build(there, Where(), name=name)))
         except PlanError as error:
-            raise sweep.blame(error, settings, read.sweep, where) from None
+            raise sweep.blame(error, settings, read.sweep, where=where) from None
     return replace(plan, _points=tuple(points))
 
 
@@ -292,8 +292,9 @@ def _with_trials(plan: Plan, where: Where) -> Plan:
             try:
                 there = _build(_with(whole, {model: settings}), Where(), name=plan.name)
             except PlanError as error:
-                raise tuning.blame(error, model, settings, where) from None
+                raise tuning.blame(error, model, settings, where=where) from None
             points.append(Point(settings, sweep.label(settings), there))
         found[model] = tuple(points)
-    tuning.check_equal(plan.tables, {model: len(points) for model, points in found.items()}, plan.comparisons(), where)
+    counts = {model: len(points) for model, points in found.items()}
+    tuning.check_equal(plan.tables, counts, plan.comparisons(), where=where)
     return replace(plan, _trials=found)

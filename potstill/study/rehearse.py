@@ -46,15 +46,15 @@ def rehearse(job: Job) -> Rehearsal:
     facts = Facts(job.data_folder)
     winners = trials.firsts(job.plan)  # whichever will win: it takes about as long
     tree = expand(trials.settled(job.plan, winners), facts, file_hash)
-    tried = trials.trial_tree(job.plan, winners, facts, file_hash).tree
+    tried = trials.trial_tree(job.plan, winners, facts, hashed=file_hash).tree
     rows = _rows(data_table(job.plan), job)
     known: dict[str, Speed] = {}
     with tempfile.TemporaryDirectory(prefix="potstill-") as scratch, engine.threads(1):
-        stages = [(one, _speeds(one, job, Path(scratch), known)) for one in (tree, tried)]
+        stages = [(one, _speeds(one, job, Path(scratch), known=known)) for one in (tree, tried)]
     return estimate(job, stages, rows)
 
 
-def _speeds(tree: Tree, job: Job, scratch: Path, known: dict[str, Speed]) -> dict[str, Speed]:
+def _speeds(tree: Tree, job: Job, scratch: Path, *, known: dict[str, Speed]) -> dict[str, Speed]:
     """The speed of every model that is trained; trials that are built and fed as another model are not watched anew."""
     speeds: dict[str, Speed] = {}
     seconds = min(_WATCHED, _WATCHED_ALL / max(len(tree.families), 1))

@@ -35,7 +35,7 @@ def run(job: Job, *, fresh: bool = False) -> Results:
             tree = expand(stage.plan, facts, file_hash)
             todo = _missing(job, tree, tuned)
             folder.keep_plan(job.root, job.plan)
-            train_all(stage, tree, todo, facts, before=tuned.work)
+            train_all(stage, tree, todo, facts=facts, before=tuned.work)
             evaluate_all(stage, folder.units(job.root, tree), "models on validation and test data", test=True)
             folder.check_test_examples(job.root, tree)
             _measure_costs(stage, tree)
@@ -96,7 +96,7 @@ def write_results(job: Job, tree: Tree, facts: Facts, seconds: float, *, tuned: 
         seeds=plan.seed_list,
         data={**storage.plain(known), "plan": data_table(plan)},
         models=models,
-        verdicts=verdicts(plan, reader, models, reads.looks, tuned.tuning),
+        verdicts=verdicts(plan, reader, models, look=reads.looks, tuning=tuned.tuning),
         tuning=tuned.tuning,
         published=[Published(source=p.source, metrics=p.metrics) for p in [plan.published] if p is not None],
         test_reads=reads,

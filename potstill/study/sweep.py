@@ -115,11 +115,16 @@ def _settings(entry: str, values: Sequence[Any], where: Where) -> list[dict[str,
             if not isinstance(value, list | tuple) or len(value) != len(names):
                 raise where.wrong((*path, number), value, wanted)
         settings = [dict(zip(names, value, strict=True)) for value in values]
-    texts = [", ".join(label({"": value})[1:] for value in one.values()) for one in settings]
-    twice = [text for text in texts if texts.count(text) > 1]  # 0.5 and "0.5" are one name
-    if twice:
-        raise where.fault(path, f"found {twice[0]} twice.")
+    twice = repeated(one.values() for one in settings)
+    if twice is not None:
+        raise where.fault(path, f"found {twice} twice.")
     return settings
+
+
+def repeated(rows: Iterable[Iterable[Any]]) -> str | None:
+    """The first row of values that another one reads like, as 0.5 reads like "0.5"; None where all differ."""
+    texts = [", ".join(label({"": value})[1:] for value in row) for row in rows]
+    return next((text for text in texts if texts.count(text) > 1), None)
 
 
 def depends(sweep: Iterable[str], points: Sequence[Mapping[str, Any]], found: Sequence[str]) -> list[str]:
@@ -175,7 +180,7 @@ def _budget_is_one(path: Path) -> Path:
     return (*path[:-1], "epochs") if path[-1] == "steps" else path
 
 
-def blame(error: PlanError, settings: Mapping[str, Any], sweep: Iterable[str], where: Where) -> PlanError:
+def blame(error: PlanError, settings: Mapping[str, Any], sweep: Iterable[str], *, where: Where) -> PlanError:
     """An error at a point of a sweep, told at the swept key that it speaks of."""
     key = next((key for key in settings if error.key and error.key.startswith(key)), next(iter(settings)))
     entry = next(entry for entry in sweep if key in keys(entry))

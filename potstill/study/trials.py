@@ -12,7 +12,7 @@ import numpy as np
 from potstill import metrics, storage
 from potstill.errors import DataError, TrainingError
 from potstill.evaluation import measure
-from potstill.study import folder, words
+from potstill.study import folder, names, words
 from potstill.study.collect import Found, Reader
 from potstill.study.family import ancestors
 from potstill.study.job import Facts, Job, evaluate_all, file_hash, train_all, work_of
@@ -51,7 +51,7 @@ class Trials:
         return {number: key for (name, number), key in self.keys.items() if name == model}
 
 
-def trial_tree(plan: Plan, winners: Mapping[str, int], facts: DataFacts, hashed: FileHash) -> Trials:
+def trial_tree(plan: Plan, winners: Mapping[str, int], facts: DataFacts, *, hashed: FileHash) -> Trials:
     """The trials of every model whose tuned teachers (and theirs) are among `winners`; those teach as they won.
 
     A trial's folder tells its settings, so that another search space uses those that are there.
@@ -95,25 +95,25 @@ def tune(job: Job, facts: Facts) -> Tuned:
     if not facts(data_table(plan))["validation_rows"]:
         raise DataError("tune: the winner is the best on validation data, and these data have none.")
     ahead = expand(settled(plan, firsts(plan)), facts, file_hash)
-    whole = sum(work_of(trial_tree(plan, firsts(plan), facts, file_hash).tree, facts).values())
+    whole = sum(work_of(trial_tree(plan, firsts(plan), facts, hashed=file_hash).tree, facts).values())
     report, winners, found = sum(work_of(ahead, facts).values()), dict[str, int](), dict[str, TunedModel]()
     while True:
-        trials = trial_tree(plan, winners, facts, file_hash)
+        trials = trial_tree(plan, winners, facts, hashed=file_hash)
         todo = folder.missing(job.root, trials.tree)
         folder.keep_plan(job.root, plan)
         work = sum(work_of(trials.tree, facts).values())
-        train_all(job, trials.tree, todo, facts, after=max(whole - work, 0.0) + report)
+        train_all(job, trials.tree, todo, facts=facts, after=max(whole - work, 0.0) + report)
         _evaluate(job, trials)
         reader = Reader(job.root, trials.tree)
         for model in dict.fromkeys(model for model, _ in trials.keys):
             if model not in winners:
-                found[model] = _pick(job, reader, model, trials)
+                found[model] = _pick(job, reader, model, trials=trials)
                 winners[model] = found[model].winner
         if len(winners) == len(plan.trials()):
-            return _tuned(plan, winners, found, work)
+            return _tuned(plan, winners, found, work=work)
 
 
-def _tuned(plan: Plan, winners: Mapping[str, int], found: Mapping[str, TunedModel], work: float) -> Tuned:
+def _tuned(plan: Plan, winners: Mapping[str, int], found: Mapping[str, TunedModel], *, work: float) -> Tuned:
     stage, table = settled(plan, winners), plan.tables.tune
     tuning = Tuning(
         method="grid" if table is None else table.method,
@@ -129,17 +129,18 @@ def _tuned(plan: Plan, winners: Mapping[str, int], found: Mapping[str, TunedMode
 def _evaluate(job: Job, trials: Trials) -> None:
     """Validation predictions of all complete trials; of their teachers where the metric compares with those."""
     families, wanted = trials.tree.families, set(trials.keys.values())
-    if metrics.get(job.plan.verdict.metric, classes=2).needs_teacher:
+    if names.metric_needs_teacher(job.plan.verdict.metric):
         wanted |= {teacher for key in wanted for teacher in families[key].teachers}
     units = {unit: found for unit, found in folder.units(job.root, trials.tree).items() if found[0].key in wanted}
     evaluate_all(job, units, "trials on validation data", test=False)
 
 
-def _pick(job: Job, reader: Reader, model: str, trials: Trials) -> TunedModel:
+def _pick(job: Job, reader: Reader, model: str, *, trials: Trials) -> TunedModel:
     plan = job.plan
     settings = plan.trials()[model]
     rows = [
-        _trial(plan, reader, number, key, settings[number - 1].settings) for number, key in trials.of(model).items()
+        _trial(plan, reader, number, key=key, settings=settings[number - 1].settings)
+        for number, key in trials.of(model).items()
     ]
     sign = 1.0 if metrics.get(plan.verdict.metric, classes=2).better == "higher" else -1.0
     good = [(sign * row.mean, -row.number) for row in rows if row.state == "done" and row.mean is not None]
@@ -158,7 +159,7 @@ def _pick(job: Job, reader: Reader, model: str, trials: Trials) -> TunedModel:
     return TunedModel(search=search, trials=rows, winner=winner)
 
 
-def _trial(plan: Plan, reader: Reader, number: int, key: str, settings: Mapping[str, Any]) -> Trial:
+def _trial(plan: Plan, reader: Reader, number: int, *, key: str, settings: Mapping[str, Any]) -> Trial:
     found, metric = reader.find(key), plan.verdict.metric
     values = _values(reader, found, metric)
     failures = [f"seed {f.seed}: {f.reason.strip().splitlines()[-1]}" for f in found.failures]

@@ -7,14 +7,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from potstill import seeding
+from potstill import seeding, storage
 from potstill.errors import NotYetError, PlanError, unknown
 from potstill.study import names
 from potstill.study.draws import Range, Space, draw, rounded
 from potstill.study.family import ancestors
 from potstill.study.plan_text import Path, Where, parse_key, shown
 from potstill.study.resolve import resolve
-from potstill.study.sweep import label, swept_already
+from potstill.study.sweep import label, repeated, swept_already
 from potstill.study.tables import Tables, Tune
 
 MOST_TRIALS = 1000
@@ -89,8 +89,8 @@ def trials(tune: Tune, model: str, where: Where) -> list[dict[str, Any]]:
     space = {}
     for key, written in search.items():
         path = ("tune", "search", model, key)
-        _key(key, [other for other in search if other != key], path, where)
-        space[key] = _space(written, tune.method, path, where)
+        _key(key, [other for other in search if other != key], path, where=where)
+        space[key] = _space(written, tune.method, path, where=where)
     counts = [math.inf if isinstance(s, Range) and not s.whole else _count(s) for s in space.values()]
     here: Path = ("tune", "search", model)
     if tune.method == "random":
@@ -111,7 +111,7 @@ def _count(space: Space) -> int:
     return int(space.high) - int(space.low) + 1 if isinstance(space, Range) else len(space)
 
 
-def _key(key: str, others: Iterable[str], path: Path, where: Where) -> None:
+def _key(key: str, others: Iterable[str], path: Path, *, where: Where) -> None:
     try:
         parts = parse_key(key)
     except PlanError as error:
@@ -124,12 +124,12 @@ def _key(key: str, others: Iterable[str], path: Path, where: Where) -> None:
         raise where.fault(path, f'sets what "{clash}" sets too; wanted is one of them.')
 
 
-def _space(written: Any, method: str, path: Path, where: Where) -> Space:
+def _space(written: Any, method: str, path: Path, *, where: Where) -> Space:
     """A list of values as it is; of a range its points where they are asked for."""
     if isinstance(written, tuple | list):
         if not written:
             raise where.fault(path, "found an empty list; wanted is at least one value.")
-        return _different([_thawed(value) for value in written], path, where)
+        return _different(storage.plain(written), path, where)
     points = ", points = 20" if method == "grid" else ""
     wanted = f"a list of values, {{ log = [low, high]{points} }} or {{ linear = [low, high]{points} }}"
     if not isinstance(written, Mapping) or len({"log", "linear"} & set(written)) != 1:
@@ -138,7 +138,7 @@ def _space(written: Any, method: str, path: Path, where: Where) -> Space:
         if key not in ("log", "linear", "points"):
             raise where.fault((*path, key), unknown("key of a range", key, ("log", "linear", "points")))
     scale = "log" if "log" in written else "linear"
-    space = _range(scale, written[scale], (*path, scale), where)
+    space = _range(scale, written[scale], (*path, scale), where=where)
     count = written.get("points")
     if method == "random":
         if count is not None:
@@ -150,7 +150,7 @@ def _space(written: Any, method: str, path: Path, where: Where) -> Space:
     return _different(_points(space, count), path, where)
 
 
-def _range(scale: Any, ends: Any, path: Path, where: Where) -> Range:
+def _range(scale: Any, ends: Any, path: Path, *, where: Where) -> Range:
     numbers = [x for x in ends if isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)]
     if not isinstance(ends, tuple | list) or len(numbers) != len(ends) or len(ends) != 2 or not ends[0] < ends[1]:
         raise where.wrong(path, ends, "two numbers, the lower one first")
@@ -170,21 +170,14 @@ def _points(space: Range, count: int) -> list[Any]:
 
 
 def _different(values: list[Any], path: Path, where: Where) -> list[Any]:
-    texts = [label({"": value})[1:] for value in values]
-    twice = [text for text in texts if texts.count(text) > 1]
-    if twice:
+    twice = repeated([value] for value in values)
+    if twice is not None:
         hint = " Between whole numbers lie whole numbers; write 1.0 for others." if len(values) > 2 else ""
-        raise where.fault(path, f"found {twice[0]} twice.{hint}")
+        raise where.fault(path, f"found {twice} twice.{hint}")
     return values
 
 
-def _thawed(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _thawed(inner) for key, inner in value.items()}
-    return [_thawed(inner) for inner in value] if isinstance(value, tuple | list) else value
-
-
-def blame(error: PlanError, model: str, settings: Mapping[str, Any], where: Where) -> PlanError:
+def blame(error: PlanError, model: str, settings: Mapping[str, Any], *, where: Where) -> PlanError:
     """An error of one trial, told at the searched key that it speaks of."""
     found = (error.key or "").removeprefix(f"models.{model}.")
     near = [key for key in settings if found.startswith(key) or key.startswith(found)]
@@ -193,7 +186,7 @@ def blame(error: PlanError, model: str, settings: Mapping[str, Any], where: Wher
     return where.fault(("tune", "search", model, key), told, error=type(error))
 
 
-def check_equal(plan: Tables, counts: Mapping[str, int], pairs: Iterable[tuple[str, str]], where: Where) -> None:
+def check_equal(plan: Tables, counts: Mapping[str, int], pairs: Iterable[tuple[str, str]], *, where: Where) -> None:
     """Refuses a comparison between models with different numbers of trials.
 
     A model and a teacher of its, or a teacher's teacher, do not compete; nothing of a model that is used as it is can

@@ -52,8 +52,7 @@ def judge(
     (test data drawn anew per seed; n may then differ between seeds). `failed` says what went wrong with the others.
     `margin` >= 0 in the metric's unit: smaller differences do not matter. `comparisons`: how many the plan declares.
     `shared_teacher` names the one teacher of all seeds, `differs_in` the settings in which the two models differ
-    besides the method, `look` counts the looks at these data, `cost` and `tuned` are texts for the
-    sentence.
+    besides the method, `look` counts the looks at these data, `cost` and `tuned` are texts for the sentence.
 
     Raises `DataError` for parts that do not fit together or are not finite, `SettingError` for other arguments.
     """

@@ -69,24 +69,15 @@ def fit(
     """
     options = Training.of(training, settings)
     goal = pick_objective(objective, teacher)
-    train = data.train
-    if options.augment:
-        train = train.with_augment(options.augment)  # type: ignore[attr-defined]
+    train = _augmented(data.train, options)
     answers, validation_answers = pick_answers(teacher, validation_teacher, train, data.validation)
     rows = pick_rows(goal, train, answers)
-    spec = train.spec
-    module = networks.seeded(network, spec.shape, spec.outputs, seed=seed, member=member, generation=generation)
+    key = {"seed": seed, "member": member, "generation": generation}
+    module = networks.seeded(network, train.spec.shape, train.spec.outputs, **key)
     start = start_from(module, weights) if weights is not None else None
     specification = None if callable(network) else networks.REGISTRY.full(network)
     options = pick_monitor(options, goal, data.validation, validation_answers)
-    key = {"seed": seed, "member": member, "generation": generation}
-    decides = {
-        "network": specification or networks.label(network),
-        "objective": describe_objective(goal),
-        "training": storage.plain(options),
-        "seed": key,
-        "weights": start,
-    }
+    decides = _described(specification or networks.label(network), goal, options) | {"seed": key, "weights": start}
     task = Task(
         network=module,
         train=train,
@@ -104,8 +95,18 @@ def fit(
         progress=progress,
         should_stop=should_stop,
     )
-    state = _train(task)
-    return _finish(task, state, specification)
+    return _finish(task, _train(task), specification)
+
+
+def _described(network: Any, goal: ObjectiveFunction, options: Training) -> dict[str, Any]:
+    return {"network": network, "objective": describe_objective(goal), "training": storage.plain(options)}
+
+
+def _augmented(train: Source, options: Training) -> Source:
+    if not options.augment:
+        return train
+    augmented: Source = train.with_augment(options.augment)  # type: ignore[attr-defined]
+    return augmented
 
 
 def _validation(
