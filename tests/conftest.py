@@ -27,7 +27,8 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder with mnist/ and fashion-mnist/, whole or cut to a few pictures."""
-    folder = Path(os.environ.get("POTSTILL_DATA", ""))
+    named = os.environ.get("POTSTILL_DATA")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data" / "small"
     if (folder / "mnist").is_dir() and (folder / "fashion-mnist").is_dir():
         return folder
     pytest.skip("no data sets: set POTSTILL_DATA to a folder that holds mnist/ and fashion-mnist/")
