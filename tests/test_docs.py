@@ -14,6 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from potstill.errors import PlanError
 from potstill.study.plan import Plan
 from potstill.study.study import Study
 
@@ -45,9 +46,12 @@ def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_readmes_plan_is_one() -> None:
-    (text,) = blocks("toml")
+    text, tuning = blocks("toml")
     plan = Plan.from_dict(tomllib.loads(text))
     assert plan.comparisons()[0] == ("student", "alone")
+    assert Plan.from_dict(tomllib.loads(text + tuning)).tables.tune is not None
+    with pytest.raises(PlanError, match="trials"):  # equal for everybody
+        Plan.from_dict(tomllib.loads(text + tuning.replace("points = 12", "points = 11")))
 
 
 def test_the_plans_page_is_true() -> None:
