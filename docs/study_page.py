@@ -90,7 +90,7 @@ def shipped(results: Results, name: str) -> str | None:
 
 
 def figures(results: Results) -> list[export.Exported]:
-    """The two to four figures that matter: tuning, bars or gains over the baseline, and the forest."""
+    """The figures that matter: tuning, bars or gains over the baseline, and the forest."""
     drawn = [one for one in export.figures(results) if not one.name.endswith("-narrow")]
 
     def some(start: str, most: int) -> list[export.Exported]:
@@ -99,7 +99,7 @@ def figures(results: Results) -> list[export.Exported]:
     bars = some(f"bars-{results.metric}", 1) if len(Cast(results).order) == len(_names(results)) else []
     gains = some("gain-", 2)
     found = [*(bars or gains), *some("forest-", 1)]
-    return [*some("tuning", 4 - len(found)), *found]
+    return [*some("tuning", 4), *found]
 
 
 def _names(results: Results) -> set[str]:

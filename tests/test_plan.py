@@ -911,3 +911,15 @@ def test_importing_plans_and_describing_them_does_not_import_torch() -> None:
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_misspelt_key_is_blamed_and_not_the_one_that_is_suggested() -> None:
+    objective = {"name": "hinton", "temperature": 2.0, "temprature": 1.0}
+    plan = {
+        "data": {"source": "digits"},
+        "models": {"teacher": {"network": "mlp:8"}, "student": {"network": "mlp:8", "teacher": "teacher"}},
+    }
+    plan["models"]["student"]["objective"] = objective  # type: ignore[index]
+    with pytest.raises(PlanError) as caught:
+        Plan.from_dict(plan)
+    assert caught.value.key == "models.student.objective.temprature"

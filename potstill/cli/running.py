@@ -130,7 +130,7 @@ def _tuned(results: Results) -> list[str]:
     found = [""]
     for name, one in results.tuning.models.items():
         failed = [str(trial.number) for trial in one.trials if trial.state != "done"]
-        lost = f"; failed: {', '.join(failed)}" if failed else ""
+        lost = f"; failed: trial {', '.join(failed)}" if failed else ""
         told = words.winner(one.trials[one.winner - 1], results.metric)
         found.append(text.wrapped(f"{name}: of {text.plural(len(one.trials), 'trial')}, {told}{lost}"))
     return found

@@ -171,9 +171,11 @@ def source(value: Any, path: Path, where: Where) -> dict[str, Any]:
 
 
 def _blamed(path: Path, value: Any, message: str) -> Path:
-    """The key of `value` that a complaint speaks of, else the whole."""
+    """The key of `value` that a complaint speaks of first, else the whole."""
     keys = [key for key in value if key != "name"] if isinstance(value, dict) else []
-    return next(((*path, key) for key in keys if re.search(rf"(?<!\w){re.escape(key)}(?!\w)", message)), path)
+    told = {key: re.search(rf"(?<!\w){re.escape(key)}(?!\w)", message) for key in keys}
+    places = {key: found.start() for key, found in told.items() if found}
+    return (*path, min(places, key=lambda key: places[key])) if places else path
 
 
 def _table(value: dict[str, Any]) -> dict[str, Any]:

@@ -148,7 +148,13 @@ class Tables(_Frozen):
     training: Training = Field(default_factory=Training, description="a table")
     models: dict[str, Model] = Field(min_length=1, description="at least one table [models.NAME]")
     tune: Tune | None = Field(default=None, description="a table with search")
-    sweep: dict[str, tuple[Any, ...]] = Field(default={}, description="a list of values for each dotted key")
+    sweep: dict[str, tuple[Any, ...]] = Field(
+        default={},
+        description='a list of values for each dotted key, which stands in quotes: "data.labelled" = [100, 300]',
+    )
+        default={},
+        description='a list of values for each dotted key, which stands in quotes: "data.labelled" = [100, 300]',
+    )
     evaluation: Evaluation = Field(default_factory=Evaluation, description="a table")
     verdict: Verdict = Field(default_factory=Verdict, description="a table")
     published: Published | None = Field(default=None, description="a table with a source")

@@ -46,10 +46,11 @@ def check(plan: Tables, report: Sequence[int], where: Where) -> None:
     if tune.method == "grid" and tune.trials is not None:
         raise where.fault(("tune", "trials"), 'is for method = "random"; a grid has one trial per combination.')
     if tune.method == "random" and tune.trials is None:
-        raise where.fault(("tune", "trials"), 'is missing; method = "random" draws a given number of trials.')
+        raise where.fault(("tune", "trials"), 'is missing; method = "random" draws so many trials: trials = 20.')
     _seeds(tune, report, where)
     if plan.data.validation == 0:
-        raise where.fault(("tune",), "the winner is the best on validation data, and data.validation is 0.")
+        message = "the winner is the best on validation data, and data.validation is 0; set it to 0.1, say."
+        raise where.fault(("tune",), message)
     for name in tune.search:
         _model(plan, name, where)
 
@@ -99,7 +100,9 @@ def trials(tune: Tune, model: str, where: Where) -> list[dict[str, Any]]:
             raise where.fault(("tune", "trials"), f"found {wanted}; wanted are at most {MOST_TRIALS}.")
         found = [] if math.prod(counts) < wanted else draw(space, wanted, seeding.key("tune", *search))
         if len(found) < wanted:
-            raise where.fault(here, f"has too few values for {wanted} different trials; wanted are more values.")
+            some = f"{math.prod(counts):g} different trials" if math.prod(counts) < wanted else "fewer different trials"
+            what = f"its values make {some}, and trials is {wanted}; wanted are more values, or fewer trials."
+            raise where.fault(here, what)
         return found
     if math.prod(counts) > MOST_TRIALS:
         raise where.fault(here, f"found {math.prod(counts)} trials; wanted are at most {MOST_TRIALS}.")
