@@ -175,7 +175,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         {"tune__method": "random", "tune__trials": 2}, f'tune.search.alone."{RATE}".points', 'for method = "grid"',
     ),
     "a space that is too small": (
-        {"tune__method": "random", "tune__trials": 5, **one([0.1, 0.2])}, "tune.search.alone", "2 different trials, and trials is 5",
+        {"tune__method": "random", "tune__trials": 5, **one([0.1, 0.2])},
+        "tune.search.alone",
+        "2 different trials, and trials is 5",
     ),
     "no such method": ({"tune__method": "bayes"}, "tune.method", '"grid" or "random"'),
     "no seed": ({"tune__seeds": []}, "tune.seeds", "empty"),

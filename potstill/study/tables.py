@@ -152,9 +152,6 @@ class Tables(_Frozen):
         default={},
         description='a list of values for each dotted key, which stands in quotes: "data.labelled" = [100, 300]',
     )
-        default={},
-        description='a list of values for each dotted key, which stands in quotes: "data.labelled" = [100, 300]',
-    )
     evaluation: Evaluation = Field(default_factory=Evaluation, description="a table")
     verdict: Verdict = Field(default_factory=Verdict, description="a table")
     published: Published | None = Field(default=None, description="a table with a source")
