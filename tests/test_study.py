@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from study_samples import BASE, changed, run
 
 import potstill as ps
 from potstill import report, storage
@@ -27,34 +27,16 @@ from potstill.study.results import Figures, Results
 from potstill.study.study import Study
 
 TOY: dict[str, Any] = {
+    **BASE,
     "title": "Toy",
     "seeds": 3,
-    "data": {"source": "digits", "test": 300, "validation": 100, "labelled": 200},
-    "training": {"steps": 40, "batch_size": 64, "optimizer": {"name": "adam", "learning_rate": 0.01}},
-    "models": {
-        "teacher": {"network": "mlp:16"},
-        "alone": {"network": "mlp:4"},
-        "taught": {"network": "mlp:4", "teacher": "teacher", "objective": {"name": "hinton", "temperature": 2.0}},
-    },
     "verdict": {"metric": "accuracy", "baseline": "alone", "margin": 0.01},
-    "evaluation": {"latency": {"batch": [1], "threads": [1]}},
 }
 
 
 def toy(**changes: Any) -> dict[str, Any]:
-    """The toy plan with dotted keys (`__` for a dot) replaced."""
-    plan = copy.deepcopy(TOY)
-    for key, value in changes.items():
-        *path, last = key.split("__")
-        table = plan
-        for part in path:
-            table = table.setdefault(part, {})
-        table[last] = value
-    return plan
-
-
-def run(plan: dict[str, Any], folder: Path, **arguments: Any) -> Results:
-    return Study.open(plan, folder=folder).run(**({"workers": 1} | arguments))
+    """The toy plan with dotted keys (`__` for a dot) replaced; None takes a key out."""
+    return changed(TOY, **changes)
 
 
 def weights_of(folder: Path) -> dict[str, bytes]:

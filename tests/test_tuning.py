@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import shutil
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from study_samples import BASE, changed, run
 
 import potstill as ps
 from potstill import storage
@@ -27,37 +27,17 @@ SEARCH: dict[str, Any] = {
     "taught": {"objective.temperature": [1, 4.0], "objective.alpha": [0.0, 0.5]},
 }
 TOY: dict[str, Any] = {
+    **BASE,
     "title": "Tuned toy",
     "seeds": 2,
-    "data": {"source": "digits", "test": 300, "validation": 100, "labelled": 200},
-    "training": {"steps": 40, "batch_size": 64, "optimizer": {"name": "adam", "learning_rate": 0.01}},
-    "models": {
-        "teacher": {"network": "mlp:16"},
-        "alone": {"network": "mlp:4"},
-        "taught": {"network": "mlp:4", "teacher": "teacher", "objective": {"name": "hinton", "temperature": 2.0}},
-    },
     "tune": {"seeds": 2, "search": SEARCH},
     "verdict": {"metric": "error_rate", "baseline": "alone"},
-    "evaluation": {"latency": {"batch": [1], "threads": [1]}},
 }
 
 
 def toy(**changes: Any) -> dict[str, Any]:
     """The toy plan with dotted keys (`__` for a dot) replaced; None takes a key out."""
-    plan = copy.deepcopy(TOY)
-    for key, value in changes.items():
-        *path, last = key.split("__")
-        table = plan
-        for part in path:
-            table = table.setdefault(part, {})
-        table.pop(last, None)
-        if value is not None:
-            table[last] = value
-    return plan
-
-
-def run(plan: dict[str, Any], folder: Path, **arguments: Any) -> Results:
-    return Study.open(plan, folder=folder).run(**({"workers": 1} | arguments))
+    return changed(TOY, **changes)
 
 
 def trials_of(space: dict[str, Any], **tune: Any) -> list[dict[str, Any]]:

@@ -5,6 +5,8 @@ Each objective's terms, (outputs, batch) -> name -> (B,), stand under the name o
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -80,24 +82,21 @@ def pseudo_labels(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
 def hinton(outputs: Outputs, batch: Batch, *, temperature: float, alpha: float) -> dict[str, Tensor]:
     """Labels and the teacher's softened probabilities."""
     logits = class_logits(outputs.logits)
-    found = {}
-    if alpha > 0:
-        found["hard"] = hard(logits, batch, alpha)
-    if alpha < 1:
-        found["soft"] = soft(logits, batch, "hinton", temperature=temperature, weight=(1 - alpha) * temperature**2)
-    return found
+
+    def imitation() -> Tensor:
+        return soft(logits, batch, "hinton", temperature=temperature, weight=(1 - alpha) * temperature**2)
+
+    return _mixed(logits, batch, alpha, imitation=imitation)
 
 
 def hinton_twice_softened(outputs: Outputs, batch: Batch, *, temperature: float, alpha: float) -> dict[str, Tensor]:
     """Hinton's terms with both sides' probabilities in the place of logits in the soft one."""
     logits = class_logits(outputs.logits)
-    found = {}
-    if alpha > 0:
-        found["hard"] = hard(logits, batch, alpha)
-    if alpha < 1:
+
+    def imitation() -> Tensor:
         teacher = teacher_of(batch, "hinton_twice_softened")
         target = torch.softmax(teacher.member_probs(1.0) / temperature, -1).mean(1)
-        found["soft"] = kl(
+        return kl(
             log_softmax(logits).exp(),
             target,
             torch.special.xlogy(target, target).sum(1),
@@ -105,16 +104,25 @@ def hinton_twice_softened(outputs: Outputs, batch: Batch, *, temperature: float,
             weight=(1 - alpha) * temperature**2,
             where=unless_all(teacher.known),
         )
-    return found
+
+    return _mixed(logits, batch, alpha, imitation=imitation)
 
 
 def logit_mse(outputs: Outputs, batch: Batch, *, alpha: float) -> dict[str, Tensor]:
     """Labels and the teacher's logits."""
+
+    def imitation() -> Tensor:
+        teacher = teacher_of(batch, "logit_mse")
+        return squared_error(outputs.logits, teacher.logits(), weight=1 - alpha, where=unless_all(teacher.known))
+
+    return _mixed(class_logits(outputs.logits), batch, alpha, imitation=imitation)
+
+
+def _mixed(logits: Tensor, batch: Batch, alpha: float, *, imitation: Callable[[], Tensor]) -> dict[str, Tensor]:
+    """alpha times the labels' term as "hard", and `imitation` as "soft"; what weighs nothing is left out."""
     found = {}
     if alpha > 0:
-        found["hard"] = hard(class_logits(outputs.logits), batch, alpha)
+        found["hard"] = hard(logits, batch, alpha)
     if alpha < 1:
-        teacher = teacher_of(batch, "logit_mse")
-        where = unless_all(teacher.known)
-        found["soft"] = squared_error(outputs.logits, teacher.logits(), weight=1 - alpha, where=where)
+        found["soft"] = imitation()
     return found
