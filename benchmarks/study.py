@@ -33,16 +33,15 @@ ONE = {"processes": 1, "threads": 2}
 KERAS = {"steps": 1, "feed": "arrays", "joint": False, "jit": "auto"}
 JOINT = {**KERAS, "joint": True}
 PINNED = {**TWO, "pin": True}
+LOOPS: dict[str, dict[str, Any]] = {
+    "2 processes": {**TWO, "workers": 0},
+    "1 process, 2 threads": {**ONE, "workers": 0},
+    "1 process, 1 thread, 1 DataLoader worker": {"processes": 1, "threads": 1, "workers": 1},
+}
 
 PEERS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
-    "plain": (
-        "study_plain.py",
-        {
-            "2 processes": {**TWO, "workers": 0},
-            "1 process, 2 threads": {**ONE, "workers": 0},
-            "1 process, 1 thread, 1 DataLoader worker": {"processes": 1, "threads": 1, "workers": 1},
-        },
-    ),
+    "plain": ("study_plain.py", {name: {**setting, "precision": "highest"} for name, setting in LOOPS.items()}),
+    "plain-medium": ("study_plain.py", {name: {**setting, "precision": "medium"} for name, setting in LOOPS.items()}),
     "keras-torch": (
         "study_keras.py",
         {
@@ -73,7 +72,7 @@ CONTESTANTS = ("potstill", *PEERS)
 
 RULES = """Not counted for anybody: starting processes and imports. Counted for all: training, the loss and accuracy on
 validation data after every epoch, test accuracy, compilation. Peers hold their arrays before their clock starts;
-potstill's clock includes reading and hashing the data, recording, saving, latency and results.json. Peers' parts are
+potstill's clock includes reading and hashing the data, recording, saving and results.json. Peers' parts are
 the mean over their processes, which do equal work. Potstill's parts are runs of the plan cut down to them, in one
 folder, each run finding the parts before it complete; "whole" is one run of the whole plan in another folder.
 "members as one model" trains ten networks as one with ten outputs, on the same batches."""
@@ -113,7 +112,7 @@ def call(script: str, task: Mapping[str, Any], limit: float | None = None) -> di
 
 def task_of(peer: str, setting: str, base: Mapping[str, Any]) -> dict[str, Any]:
     """What a peer's script is told."""
-    backend = {"KERAS_BACKEND": peer.partition("-")[2]} if "-" in peer else {}
+    backend = {"KERAS_BACKEND": peer.removeprefix("keras-")} if peer.startswith("keras-") else {}
     return {**base, **PEERS[peer][1][setting], "environment": backend}
 
 
@@ -194,8 +193,6 @@ def report(turns: Mapping[str, list[dict[str, Any]]]) -> None:
     for name, values in compiled.items():
         print(f"  {name}: first epochs took {spread(values)} s longer than later ones (compilation, counted above)")
     if "potstill" in turns:
-        latency = [turn["latency"] for turn in turns["potstill"]]
-        print(f"  potstill: {spread(latency)} s of the whole measured latency, which no peer does (counted above)")
         ours = seconds["potstill"]
         ratios = {
             name: [[a / b for a, b in zip(*pair, strict=True)] for pair in zip(found, ours, strict=True)]
@@ -240,7 +237,7 @@ def _seconds(turn: Mapping[str, Any], key: str) -> float:
 def main() -> int:
     """Arrays, tryouts, turns, report."""
     parser = argparse.ArgumentParser(prog="scripts/bench study", description=__doc__)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--data", default=os.environ.get("POTSTILL_DATA"), help="the folder that holds mnist/")
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))

@@ -11,13 +11,14 @@ from study_peer import ALPHA, BATCH, RATE, TEMPERATURE, VALIDATION_BATCH, Arrays
 
 
 class Plain:
-    """`task["workers"]`: processes of each training DataLoader."""
+    """`task["workers"]`: processes of each training DataLoader; `task["precision"]`: of float32 products."""
 
     def __init__(self, task: dict[str, Any]) -> None:
         import torch
         from torch.utils.data import DataLoader, TensorDataset
 
         torch.set_num_threads(task["threads"])
+        torch.set_float32_matmul_precision(task["precision"])
         self.torch, self.task, self.epochs = torch, task, []
         arrays = Arrays.load(task["data"])
         train, validation, test = (

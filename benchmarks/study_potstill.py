@@ -2,7 +2,7 @@
 
 Part by part: the plan is cut down to the models of a part and those before it, and run in the same folder; running
 again runs only what is missing. What every run does besides training is counted each time: reading and hashing the
-data, recording, saving, predictions on validation and test data, size and latency, results.json.
+data, recording, saving, predictions on validation and test data, results.json. Latency is left out, as the peers do.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ WARM = {
 
 
 def cut(models: list[str], epochs: int, seeds: list[int]) -> dict[str, Any]:
-    """The plan's tables with these models only, a fixed number of epochs, and the last weights kept."""
+    """The plan's tables with these models only, a fixed number of epochs, the last weights kept, and no latency."""
     tables = Plan.load(PLAN).to_dict()
     tables["models"] = {name: table for name, table in tables["models"].items() if name in models}
     tables["training"] |= {"epochs": epochs, "patience": 0, "select": "last"}
     tables["seeds"] = seeds
+    tables["evaluation"] = {"latency": {"batch": []}}
     tables.pop("published", None)
     if "alone" not in models:
         tables["verdict"].pop("baseline")
@@ -54,23 +55,14 @@ def run(task: dict[str, Any], folder: Path) -> dict[str, Any]:
         study.run(workers=2)
         parts[part] = time.perf_counter() - began
     study = Study.open(cut(models, task["epochs"], task["seeds"]), folder=folder / "whole", data=task["folder"])
-    spent, last = {"latency": 0.0}, [time.perf_counter(), ""]
-
-    def listen(event: Any) -> None:
-        now = time.perf_counter()
-        if last[1] == "latency":
-            spent["latency"] += now - last[0]
-        last[:] = [now, event.kind]
-
     began = time.perf_counter()
-    results = study.run(workers=2, listener=listen)
-    listen(type("End", (), {"kind": "end"}))
+    results = study.run(workers=2)
     seconds = time.perf_counter() - began
     accuracy = {
         name: sorted(1 - error for error in model.metrics["error_rate"].values)
         for name, model in results.models.items()
     }
-    return {"seconds": seconds, "parts": parts, "accuracy": accuracy, "latency": spent["latency"]}
+    return {"seconds": seconds, "parts": parts, "accuracy": accuracy}
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import potstill as ps
 from potstill import report, storage
 from potstill.errors import DataError, Interrupted, OutputsError, RunError, StorageError
 from potstill.evaluation import load_predictions
+from potstill.report import page
 from potstill.study import folder as folders
 from potstill.study.results import Figures, Results
 from potstill.study.study import Study
@@ -328,20 +329,20 @@ def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
 
 
 def test_training_and_recording_never_open_the_test_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from potstill.study import worker
+    from potstill.study import opened
 
     asked: list[tuple[str, ...]] = []
-    real = worker.data_module.open
+    real = opened.data_module.open
 
     def spy(source: Any, **arguments: Any) -> Any:
         asked.append(tuple(arguments["splits"]))
         return real(source, **arguments)
 
-    worker._open.cache_clear()
-    monkeypatch.setattr(worker.data_module, "open", spy)
+    opened._open.cache_clear()
+    monkeypatch.setattr(opened.data_module, "open", spy)
     kinds: list[tuple[str, int]] = []
     run(toy(seeds=1), tmp_path / "x", listener=lambda e: kinds.append((e.kind, len(asked))))
-    worker._open.cache_clear()
+    opened._open.cache_clear()
     at_evaluation = next(count for kind, count in kinds if kind == "evaluate")
     assert all("test" not in splits for splits in asked[:at_evaluation])
     assert any("test" in splits for splits in asked[at_evaluation:])
@@ -559,6 +560,16 @@ def test_a_failed_model_is_told_and_its_students_are_not_run(tmp_path: Path) -> 
     verdict = next(v for v in results.verdicts if v.baseline == "alone")
     assert verdict.decision == "undecided"
     assert "taught with seed 0 (not run)" in verdict.sentence
+
+
+def test_without_batch_sizes_no_latency_is_measured(tmp_path: Path) -> None:
+    plan = toy(evaluation__latency__batch=[])
+    results = run(plan, tmp_path / "run")
+    cost = results.models["alone"].cost
+    assert cost is not None
+    assert cost.latency == []
+    assert cost.parameters > 0
+    assert "Latency" not in page.render(results)
 
 
 def _killer(root: Path, node: str, times: int) -> threading.Thread:

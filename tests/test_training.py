@@ -418,7 +418,7 @@ def test_two_epochs_and_two_more_are_four(digits: Any, teacher: Any, tmp_path: P
 
 
 def test_stopped_in_the_middle_of_an_epoch(digits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from potstill.training import fit as module
+    from potstill.training import run as module
 
     monkeypatch.setattr(module, "_POLL_SECONDS", 0.0)
     arguments: dict[str, Any] = {"seed": 1, "batch_size": 16, "epochs": 2}

@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,7 @@ _LINE_SECONDS = 3.0  # at least so long between two plain lines
 _LINE_SHARE = 0.03  # and this share of the time so far: a run of hours does not fill the log
 _SILENT_SECONDS = 15.0  # at most, while something runs
 _TELLING = 0.01  # share of the work from whose speed the time left is told
+_LISTED = 3  # names of what runs
 _TROUBLE = ("failed", "stop")
 
 
@@ -195,6 +196,17 @@ def brief(text: str) -> str:
     return f"{first.partition(': ')[0]}: {rest[-1]}" if rest else first
 
 
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many others there are.
+
+    >>> listed(["a", "b"]), listed(list("abcdef"))
+    ('a, b', 'a, b, c and 3 others')
+    """
+    shown = names if len(names) <= _LISTED + 1 else names[:_LISTED]
+    others = "" if len(shown) == len(names) else f" and {len(names) - len(shown)} others"
+    return ", ".join(shown) + others
+
+
 class Bar:
     """One line that moves."""
 
@@ -222,7 +234,7 @@ class Bar:
             description=now.stage or "starting",
             completed=now.share,
             times=now.times,
-            running=", ".join(now.running),
+            running=listed(now.running),
             refresh=True,
         )
 
@@ -246,7 +258,7 @@ class Lines:
         news = now.stage not in ("", self._said)
         if (news and (last or silent >= wait)) or (now.running and silent >= max(_SILENT_SECONDS, wait)):
             self._said, self._when = now.stage, time.monotonic()
-            running = f"; running {', '.join(now.running)}" if now.running else ""
+            running = f"; running {listed(now.running)}" if now.running else ""
             self._write(f"{now.share:4.0%}  {now.times}: {now.stage}{running}")
 
     def _write(self, text: str) -> None:

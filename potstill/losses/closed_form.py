@@ -48,54 +48,82 @@ def soft_target(probs: Tensor, neg_entropy: Tensor, mask: Tensor, *, weight: flo
 
 @final
 class ClosedForm:
-    """The sum of several `Target` terms. Called with the logits of some rows, it gives means and the gradient."""
+    """The sum of several `Target` terms, for one network or for several that see the same batches.
 
-    def __init__(self, targets: Sequence[Target]) -> None:
-        self.names = tuple(target.name for target in targets)
-        rows, classes = targets[0].weights.shape
-        count = len(targets)
-        table = torch.empty(rows, count, classes + 2)
-        for s, target in enumerate(targets):
-            table[:, s, :classes] = target.weights
-            table[:, s, classes] = target.weights.sum(1)
-            table[:, s, classes + 1] = target.constant
-        self._table = table.flatten(1)
-        self._shape = (count, classes)
-        temperatures = torch.tensor([target.temperature for target in targets])
-        plain = count == 1 and bool((temperatures == 1).all())
-        self._inverse = None if plain else (1 / temperatures)[:, None, None]
-        self._factors = 1 / temperatures
+    Called with the logits of some rows, it gives means and the gradient.
+    """
+
+    def __init__(self, names: Sequence[tuple[str, ...]], table: Tensor, inverse: Tensor) -> None:
+        """`names` of the terms, for each of the k networks; `inverse` (k, terms): 1 / T.
+
+        `table` (n, k or 1, terms, K + 2): the weights, their sum, the constant; one where all are taught the same.
+        """
+        self._names, self._table, self._inverse = names, table, inverse
+        self._plain = bool((inverse == 1).all()) and inverse.shape[1] == 1
+        self._rows = table.flatten(1)
         self._by_size: dict[int, Tensor] = {}  # of an epoch's batches: two sizes, the last being smaller
 
     @staticmethod
+    def of(targets: Sequence[Target]) -> ClosedForm:
+        """The form of one network."""
+        rows, classes = targets[0].weights.shape
+        table = torch.empty(rows, 1, len(targets), classes + 2)
+        for s, target in enumerate(targets):
+            table[:, 0, s, :classes] = target.weights
+            table[:, 0, s, classes] = target.weights.sum(1)
+            table[:, 0, s, classes + 1] = target.constant
+        inverse = 1 / torch.tensor([[target.temperature for target in targets]])
+        return ClosedForm([tuple(target.name for target in targets)], table, inverse)
+
+    @property
+    def terms(self) -> int:
+        """How many terms there are, for each network."""
+        return self._table.shape[2]
+
+    @staticmethod
+    def join(forms: Sequence[ClosedForm]) -> ClosedForm:
+        """One form for several networks, with equally many terms for each."""
+        first = forms[0]
+        same = all(torch.equal(form._table, first._table) for form in forms[1:])
+        table = first._table if same else torch.cat([form._table for form in forms], 1)
+        names = [own for form in forms for own in form._names]
+        return ClosedForm(names, table, torch.cat([form._inverse for form in forms]))
+
+    @staticmethod
     def size(rows: int, classes: int, terms: int) -> int:
-        """Bytes of the table for so many rows, classes and terms."""
+        """Bytes of the table of one network for so many rows, classes and terms."""
         return 4 * rows * terms * (classes + 2)
 
-    def __call__(self, logits: Tensor, index: Tensor) -> tuple[list[float], Tensor]:
-        """Means over the batch, one per name, and the gradient of their sum with respect to the logits.
+    def __call__(self, logits: Tensor, index: Tensor) -> tuple[list[dict[str, float]], Tensor]:
+        """Means over the batch by name, for each network, and the gradient of their sum with respect to the logits.
 
-        `logits` (B, K), or (B, 1) for a binary task, detached; `index` (B,) int64 the rows of the source. The gradient
-        has the shape and type of the logits.
+        `logits` (k, K, B), or (k, 1, B) for a binary task, detached; `index` (B,) int64 the rows of the source. The
+        gradient has the shape and type of the logits.
         """
-        count, classes = self._shape
-        size = logits.shape[0]
-        binary = logits.shape[1] == 1
+        _, told, count, columns = self._table.shape
+        classes, size, binary = columns - 2, logits.shape[2], logits.shape[1] == 1
         scores = logits.float()
         if binary:
             scores = torch.cat([torch.zeros_like(scores), scores], 1)
-        # (terms, K, B): over the last axis torch's softmax is scalar code for fewer than 16 classes.
-        stacked = scores.t().unsqueeze(0)
-        if self._inverse is not None:
-            stacked = stacked * self._inverse
-        log_q = torch.log_softmax(stacked, 1)
-        looked = self._table.index_select(0, index).view(size, count, classes + 2).permute(1, 2, 0)
-        weights, mass, constant = looked.split_with_sizes((classes, 1, 1), 1)
-        values = torch.add(constant.sum((1, 2)), (log_q * weights).sum((1, 2)), alpha=-1).tolist()
+        # (k, terms, K, B): over the last axis torch's softmax is scalar code for fewer than 16 classes.
+        stacked = scores.unsqueeze(1)
+        if not self._plain:
+            stacked = stacked * self._inverse[:, :, None, None]
+        log_q = torch.log_softmax(stacked, 2)
+        looked = self._rows.index_select(0, index).view(size, told, count, columns).permute(1, 2, 3, 0)
+        weights, mass, constant = looked.split_with_sizes((classes, 1, 1), 2)
+        # Whole rows of one layout are added up: how a sum rounds then does not depend on the number of networks.
+        crossed = torch.mul(log_q, weights, out=torch.empty_like(log_q))
+        values = torch.sub(constant.flatten(2).contiguous().sum(2), crossed.flatten(2).sum(2)).tolist()
         gradient = log_q.exp_().mul_(mass).sub_(weights)
         factors = self._by_size.get(size)
         if factors is None:
-            factors = self._by_size[size] = self._factors / size
-        flat = gradient[0].mul_(factors) if count == 1 else (factors @ gradient.flatten(1)).view(classes, size)
-        flat = flat[1:] if binary else flat
-        return [value / size for value in values], flat.t().to(logits.dtype)
+            factors = self._by_size[size] = (self._inverse / size)[:, :, None, None]
+        gradient.mul_(factors)
+        flat = gradient.squeeze(1) if count == 1 else gradient.sum(1)
+        flat = flat[:, 1:] if binary else flat
+        means = [
+            {name: value / size for name, value in zip(names, row, strict=True)}
+            for names, row in zip(self._names, values, strict=True)
+        ]
+        return means, flat.to(logits.dtype)

@@ -13,10 +13,12 @@ from potstill import errors, networks, storage
 from potstill.errors import Interrupted
 from potstill.study import folder
 from potstill.study.answers import check_brought, seed_of
+from potstill.study.bundles import bundles
+from potstill.study.opened import data_facts, open_data
 from potstill.study.plan import Plan
 from potstill.study.pool import STOPPED, run_all, run_wave
 from potstill.study.tree import Family, Node, Tree, data_table
-from potstill.study.worker import SPLITS, STOP, Outcome, Place, data_facts, evaluate_unit, open_data
+from potstill.study.worker import SPLITS, STOP, Outcome, Place, evaluate_unit
 from potstill.training.settings import Training
 
 _STEP = 1e7  # what a step of a tiny network costs besides its products, in multiply-adds
@@ -127,7 +129,7 @@ def train_all(job: Job, tree: Tree, todo: list[Node], *, facts: Facts, before: f
         blocked = [node for node in ready if bad & set(node.needs)]
         bad |= {node.folder for node in blocked}
         spent += sum(work[node.folder] for node in blocked)
-        ready = sorted((n for n in ready if n not in blocked), key=lambda n: -work[n.folder])
+        ready = [node for node in ready if node not in blocked]
         outcomes: list[Outcome] = []
 
         def done(node: Node, outcome: Outcome, outcomes: list[Outcome] = outcomes) -> None:
@@ -139,7 +141,7 @@ def train_all(job: Job, tree: Tree, todo: list[Node], *, facts: Facts, before: f
             text = f"{node.folder}" + (f": {outcome.reason}" if outcome.reason else "")
             job.say(outcome.state, text, done=spent, total=total, seconds=outcome.seconds)
 
-        run_wave(ready, job.place, job.workers, done)
+        run_wave(bundles(ready, job.workers, facts=facts, work=work), job.place, job.workers, done)
         raise_if_stopped(outcomes)
         bad |= {outcome.folder for outcome in outcomes if outcome.state == "failed"}
 

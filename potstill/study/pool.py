@@ -7,16 +7,18 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from joblib import Parallel, delayed
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from potstill.errors import Interrupted, PotstillError
+from potstill.study.folder import is_complete
 from potstill.study.tree import Node
-from potstill.study.worker import STOP, Outcome, Place, failed, run_node
+from potstill.study.worker import STOP, Outcome, Place, failed, run_nodes
 
+T = TypeVar("T")
 MEMORY = "Often that is the system running out of memory: try fewer workers, or a smaller batch_size."
 KILLED = f"its worker process was killed twice. {MEMORY}"
 STOPPED = "Stopped; everything so far is saved. Run again to continue."
@@ -50,43 +52,49 @@ def stop_on_signal(place: Place, say: Callable[[str], None]) -> Iterator[None]:
         stop.unlink(missing_ok=True)
 
 
-def run_wave(nodes: Sequence[Node], place: Place, workers: int, done: Callable[[Node, Outcome], None]) -> None:
-    """Run independent nodes, longest first as given; `done` is called once per node, as each ends.
+def run_wave(
+    bundles: Sequence[Sequence[Node]], place: Place, workers: int, done: Callable[[Node, Outcome], None]
+) -> None:
+    """Run bundles of independent nodes, in the order given; `done` is called once per node, when its bundle ends.
 
     When a worker is killed, what was not begun runs on in a fresh pool; what was running is tried once more,
-    each alone.
+    each node alone.
     """
-    waiting = {node.folder: node for node in nodes}
+    waiting = {node.folder: node for bundle in bundles for node in bundle}
 
     def take(outcome: Outcome) -> None:
         done(waiting.pop(outcome.folder), outcome)
 
     while waiting:
-        batch = list(waiting.values())
+        batch = [[node for node in bundle if node.folder in waiting] for bundle in bundles]
+        batch = [bundle for bundle in batch if bundle]
         try:
-            for outcome in parallel(workers, run_node, [(node, place) for node in batch]):
-                take(outcome)
+            for outcomes in parallel(workers, run_nodes, [(bundle, place) for bundle in batch]):
+                for outcome in outcomes:
+                    take(outcome)
         except BrokenProcessPool:
             if place.stopping():
-                for node in list(waiting.values()):
-                    take(Outcome(node.folder, "interrupted"))
+                for folder in list(waiting):
+                    take(Outcome(folder, "interrupted"))
                 return
+            for node in [node for node in waiting.values() if is_complete(place.root, node)]:
+                take(Outcome(node.folder, "done"))  # the worker was killed before its bundle ended
             suspects = [node for node in waiting.values() if place.running(node.folder).exists()]
-            for node in suspects or batch[:1]:
+            for node in suspects or list(waiting.values())[:1]:
                 take(_alone(node, place))
 
 
 def _alone(node: Node, place: Place) -> Outcome:
     """Once more, with nobody beside it, so that nobody else is blamed."""
     try:
-        (outcome,) = parallel(2, run_node, [(node, place)])
+        ((outcome,),) = parallel(2, run_nodes, [([node], place)])
         return outcome
     except BrokenProcessPool:
         place.running(node.folder).unlink(missing_ok=True)
         return failed(node, place, KILLED)
 
 
-def parallel(workers: int, function: Callable[..., Outcome], arguments: Sequence[tuple[Any, ...]]) -> Iterator[Outcome]:
+def parallel(workers: int, function: Callable[..., T], arguments: Sequence[tuple[Any, ...]]) -> Iterator[T]:
     """`function(*row)` for every row, in this process if there is one worker; outcomes as they end."""
     if workers == 1:
         yield from (function(*row) for row in arguments)

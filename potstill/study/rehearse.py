@@ -22,9 +22,11 @@ from potstill.study import trials
 from potstill.study.answers import known_rows, seed_of, stored
 from potstill.study.estimate import Rehearsal, Speed, estimate
 from potstill.study.job import Facts, Job, file_hash
+from potstill.study.opened import forget, open_data
 from potstill.study.tree import Family, Node, Tree, data_table, expand
-from potstill.study.worker import fit_node, forget, open_data, training_of
+from potstill.study.worker import settings_of, training_of
 from potstill.teachers import Ensemble
+from potstill.training.fit import fit
 from potstill.training.settings import Training
 from potstill.types import Answers, Teacher, TeacherOutputs
 
@@ -168,11 +170,10 @@ class _Family:
 
     def _fit(self, node: Node, data: Data, training: Training, watch: _Watch | None) -> Model:
         train = data.train.with_augment(training.augment) if training.augment else data.train
-        return fit_node(
-            node,
-            data,
-            training,
-            answers=self._teachers(node, data, train),
+        told = settings_of(node, answers=self._teachers(node, data, train)) | {"training": training}
+        return fit(
+            data=data,
+            **told,
             progress=watch.progress if watch else None,
             should_stop=watch.should_stop if watch else None,
         )

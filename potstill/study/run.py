@@ -11,10 +11,10 @@ from potstill.errors import Interrupted, RunError
 from potstill.study import collect, folder, trials
 from potstill.study.job import Facts, Job, evaluate_all, file_hash, train_all
 from potstill.study.judging import verdicts
+from potstill.study.opened import forget
 from potstill.study.pool import STOPPED, stop_on_signal
 from potstill.study.results import Published, Results
 from potstill.study.tree import Node, Tree, data_table, expand
-from potstill.study.worker import forget
 
 
 def run(job: Job, *, fresh: bool = False) -> Results:

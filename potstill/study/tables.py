@@ -85,11 +85,9 @@ class Model(_Frozen):
 
 
 class Latency(_Frozen):
-    """`evaluation.latency`: each batch size is timed with each number of threads."""
+    """`evaluation.latency`: each batch size is timed with each number of threads; without any, nothing is timed."""
 
-    batch: tuple[Positive, ...] = Field(
-        default=(1, 256), min_length=1, description="a list of batch sizes of at least 1"
-    )
+    batch: tuple[Positive, ...] = Field(default=(1, 256), description="a list of batch sizes of at least 1")
     threads: tuple[Positive, ...] = Field(
         default=(1,), min_length=1, description="a list of numbers of threads of at least 1"
     )

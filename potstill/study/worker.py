@@ -7,25 +7,25 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from potstill import data as data_module
 from potstill import objectives, outputs, storage
-from potstill.data import Data
-from potstill.errors import DataError, Interrupted, StorageError, TrainingError, UsageError
+from potstill.errors import Interrupted, StorageError, TrainingError, UsageError
 from potstill.evaluation import predict
 from potstill.networks.model import Model
-from potstill.study.answers import manifests_of, models_as_teacher, seed_of, teachers
+from potstill.study.answers import manifests_of, models_as_teacher, teachers
+from potstill.study.opened import data_of, forget, open_data, part_fingerprint
 from potstill.study.tree import FORMAT, Node
-from potstill.training.fit import fit
+from potstill.training import together
+from potstill.training.fit import prepare
 from potstill.training.settings import Training
-from potstill.types import Answers, Source
+from potstill.training.task import Task
+from potstill.types import Answers
 
 SPLITS = ("train", "validation", "test")
 STOP = ".stop"
@@ -64,50 +64,6 @@ class Place:
         return self.root / RUNNING / (storage.fingerprint(folder)[:16] + ".json")
 
 
-_BEGAN = [0]
-
-
-def forget(began: int) -> None:
-    """Drop the data that this process keeps from an earlier run: files may have changed since."""
-    if _BEGAN[0] != began:
-        _BEGAN[0] = began
-        _open.cache_clear()
-
-
-@lru_cache(maxsize=4)
-def _open(text: str, seed: int, folder: str | None, splits: tuple[str, ...]) -> Data:
-    table = json.loads(text)
-    return data_module.open(table.pop("source"), **table, seed=seed, folder=folder, splits=splits)
-
-
-def open_data(
-    table: Mapping[str, Any], seed: int, folder: str | None, splits: tuple[str, ...] = ("train", "validation")
-) -> Data:
-    """The data of a plan for one seed; without the test split unless it is asked for."""
-    return _open(storage.canonical(storage.plain(table)), seed if table.get("labelled") else 0, folder, splits)
-
-
-def data_facts(table: Mapping[str, Any], folder: str | None) -> dict[str, Any]:
-    """What identifies training and validation data (rows, order, labels), and what a plan needs to know of its data.
-
-    All labels count, also those that `labelled` hides: which ones it hides is a matter of the seed.
-    """
-    data = open_data({**table, "labelled": None}, 0, folder)
-    prints = {}
-    for name, part in (("train", data.train), ("validation", data.validation)):
-        prints[name] = None if part is None else _part_fingerprint(part)
-    spec = data.spec
-    validation = 0 if data.validation is None else len(data.validation)
-    return {
-        "fingerprints": prints,
-        "rows": len(data.train),
-        "validation_rows": validation,
-        "shape": spec.shape,
-        "outputs": spec.outputs,
-        "classes": spec.classes,
-    }
-
-
 def _begin(place: Place) -> None:
     """Make this process the study's: it may be a worker that an earlier run of the same program left."""
     if os.getpid() != place.parent:
@@ -117,27 +73,30 @@ def _begin(place: Place) -> None:
     forget(place.began)
 
 
-def run_node(node: Node, place: Place) -> Outcome:
-    """Do one node in this process; never raises, so that the others go on."""
+def run_nodes(nodes: Sequence[Node], place: Place) -> list[Outcome]:
+    """Do some nodes in this process, trainings of the same batches together; never raises, so that others go on."""
     _begin(place)
-    began = time.monotonic()
-    marker = place.running(node.folder)
+    if place.stopping():
+        return [Outcome(node.folder, "interrupted") for node in nodes]
     try:
-        if place.stopping():
-            return Outcome(node.folder, "interrupted")
-        _mark(marker, node, 0, 1)
-        {"train": _train, "record": _record}[node.kind](node, place)
-        return Outcome(node.folder, "done", seconds=time.monotonic() - began)
-    except Interrupted:
-        return Outcome(node.folder, "interrupted")
-    except TrainingError as error:
-        return failed(node, place, str(error))
-    except (UsageError, StorageError) as error:
-        return Outcome(node.folder, "refused", f"{type(error).__name__}: {error}")
-    except Exception:  # a bug, or a user's own code: the rest of the study goes on
-        return failed(node, place, traceback.format_exc(limit=-6))
+        for node in nodes:
+            _mark(place.running(node.folder), node, 0, 1)
+        trainings = [node for node in nodes if node.kind == "train"]
+        return [_record(node, place) for node in nodes if node.kind == "record"] + _train(trainings, place)
     finally:
-        marker.unlink(missing_ok=True)
+        for node in nodes:
+            place.running(node.folder).unlink(missing_ok=True)
+
+
+def _ended_by(error: Exception, node: Node, place: Place) -> Outcome:
+    if isinstance(error, Interrupted):
+        return Outcome(node.folder, "interrupted")
+    if isinstance(error, TrainingError):
+        return failed(node, place, str(error))
+    if isinstance(error, (UsageError, StorageError)):
+        return Outcome(node.folder, "refused", f"{type(error).__name__}: {error}")
+    # A bug, or a user's own code: the rest of the study goes on.
+    return failed(node, place, "".join(traceback.format_exception(error, limit=-6)))
 
 
 def failed(node: Node, place: Place, reason: str) -> Outcome:
@@ -164,75 +123,70 @@ def _reporter(marker: Path, node: Node) -> Callable[[int, int], None]:
     return report
 
 
-def _data(node: Node, place: Place) -> Data:
-    """The node's data; refused if it is not what the study was planned with."""
-    wanted = node.settings["data"]
-    found = data_facts(wanted["plan"], place.data_folder)["fingerprints"]
-    for name, value in found.items():
-        if value != wanted[name]:
-            raise DataError(
-                f"The {name} data changed while the study ran (fingerprint {value}, was {wanted[name]}). "
-                "Run again with --fresh, or another --out."
-            )
-    return open_data(wanted["plan"], seed_of(node), place.data_folder)
-
-
-def _record(node: Node, place: Place) -> None:
-    data = _data(node, place)
-    teacher = models_as_teacher(place.root, node.work["models"])
-    train = data.train.with_augment(node.settings["augment"]) if node.settings["augment"] else data.train
-    folder = place.root / node.folder
+def _record(node: Node, place: Place) -> Outcome:
     began = time.monotonic()
-    outputs.record(teacher, train, folder / "train", views=tuple(node.settings["views"]), should_stop=place.stopping)
-    if data.validation is not None:
-        outputs.record(teacher, data.validation, folder / "validation", should_stop=place.stopping)
-    manifests = [storage.sha256_file(path) for path in sorted(folder.glob("*/manifest.json"))]
-    models = evaluated_models(place.root, node.work["models"])
-    write_result(folder, node, {"seconds": time.monotonic() - began, "manifests": manifests, "models": models})
+    try:
+        data = data_of(node, place.data_folder)
+        teacher = models_as_teacher(place.root, node.work["models"])
+        augment, views = node.settings["augment"], tuple(node.settings["views"])
+        train = data.train.with_augment(augment) if augment else data.train
+        folder = place.root / node.folder
+        outputs.record(teacher, train, folder / "train", views=views, should_stop=place.stopping)
+        if data.validation is not None:
+            outputs.record(teacher, data.validation, folder / "validation", should_stop=place.stopping)
+        manifests = [storage.sha256_file(path) for path in sorted(folder.glob("*/manifest.json"))]
+        models, seconds = evaluated_models(place.root, node.work["models"]), time.monotonic() - began
+        write_result(folder, node, {"seconds": seconds, "manifests": manifests, "models": models})
+        return Outcome(node.folder, "done", seconds=seconds)
+    except Exception as error:
+        return _ended_by(error, node, place)
 
 
-def _train(node: Node, place: Place) -> None:
-    data, training = _data(node, place), training_of(node)
+def _train(nodes: Sequence[Node], place: Place) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    ready: list[tuple[Node, Task]] = []
+    for node in nodes:
+        try:
+            ready.append((node, _task(node, place)))
+        except Exception as error:
+            outcomes.append(_ended_by(error, node, place))
+
+    def ended(number: int, found: Model | Exception) -> None:
+        node, _ = ready[number]
+        try:
+            if isinstance(found, Exception):
+                raise found
+            info = dict(found.info)
+            facts = {"seconds": info["seconds"], "info": info, "manifests": manifests_of(place.root, node)}
+            write_result(place.root / node.folder, node, facts)
+            outcomes.append(Outcome(node.folder, "done", seconds=info["seconds"]))
+        except Exception as error:
+            outcomes.append(_ended_by(error, node, place))
+
+    together.train([task for _, task in ready], ended)
+    return outcomes
+
+
+def _task(node: Node, place: Place) -> Task:
+    data, training = data_of(node, place.data_folder), training_of(node)
     augmented = data.train.with_augment(training.augment) if training.augment else data.train
-    folder = place.root / node.folder
-    model = fit_node(
-        node,
-        data,
-        training,
-        answers=teachers(node, place.root, data, augmented),
-        folder=folder,
-        should_stop=place.stopping,
-        progress=_reporter(place.running(node.folder), node),
-    )
-    write_result(
-        folder,
-        node,
-        {
-            "seconds": model.info["seconds"],
-            "info": dict(model.info),
-            "manifests": manifests_of(place.root, node),
-        },
-    )
+    told = settings_of(node, answers=teachers(node, place.root, data, augmented))
+    report = _reporter(place.running(node.folder), node)
+    return prepare(data=data, **told, folder=place.root / node.folder, should_stop=place.stopping, progress=report)
 
 
-def fit_node(
-    node: Node, data: Data, training: Training, *, answers: tuple[Answers | None, Answers | None], **others: Any
-) -> Model:
-    """The node's model, trained as its settings say; `answers` are the teacher's on training and validation rows."""
+def settings_of(node: Node, *, answers: tuple[Answers | None, Answers | None]) -> dict[str, Any]:
+    """What `fit` is told of a node, besides the data; `answers` are the teacher's on training and validation rows."""
     settings, seed = node.settings, node.settings["seed"]
-    return fit(
-        settings["network"],
-        data,
-        objectives.build(settings["objective"]),
-        teacher=answers[0],
-        validation_teacher=answers[1],
-        seed=seed["seed"],
-        member=seed["member"],
-        generation=seed["generation"],
-        training=training,
-        weights=node.work["weights"],
-        **others,
-    )
+    return {
+        "network": settings["network"],
+        "objective": objectives.build(settings["objective"]),
+        "teacher": answers[0],
+        "validation_teacher": answers[1],
+        "training": training_of(node),
+        "weights": node.work["weights"],
+        **{name: seed[name] for name in ("seed", "member", "generation")},
+    }
 
 
 def training_of(node: Node) -> Training:
@@ -278,17 +232,12 @@ def evaluate_unit(
                 "format": FORMAT,
                 "sha256": hashes,
                 "models": evaluated_models(place.root, folders),
-                "test": None if data.test is None else _part_fingerprint(data.test),
+                "test": None if data.test is None else part_fingerprint(data.test),
             },
         )
         return Outcome(unit, "done", seconds=time.monotonic() - began)
     except (UsageError, StorageError) as error:
         return Outcome(unit, "refused", f"{type(error).__name__}: {error}")
-
-
-def _part_fingerprint(part: Source) -> str:
-    """Hash of a split's examples, their order and their labels."""
-    return storage.fingerprint([part.fingerprint(), storage.tensor_sha256(part.labels)])
 
 
 def evaluated_models(root: Path, folders: list[str]) -> list[str]:

@@ -41,7 +41,7 @@ class Loss:
             return False
         return ClosedForm.size(len(self.source), len(self.source.spec.classes), 2) <= TABLE_LIMIT
 
-    def _closed_form(self, view: int) -> ClosedForm:
+    def form(self, view: int) -> ClosedForm:
         """The table for a view: made once where the targets are labels alone, anew for each view of a teacher's."""
         if self._form is None or (view != self._view and self.objective.needs_teacher):  # type: ignore[attr-defined]
             index = torch.arange(len(self.source))
@@ -49,8 +49,13 @@ class Loss:
             labels, labelled = self.source.labels, self.source.labelled
             whole = Batch(torch.empty(0), labels, labelled, index, told, self.smoothing)
             targets = self.objective.targets(whole, len(self.source.spec.classes))  # type: ignore[attr-defined]
-            self._form, self._view = ClosedForm(targets), view
+            self._form, self._view = ClosedForm.of(targets), view
         return self._form
+
+    @property
+    def terms(self) -> int:
+        """How many terms a `fixed` loss has."""
+        return self.form(1 if self.source.augmentation else 0).terms
 
     def take(self, index: Tensor, view: int) -> tuple[Batch | None, Tensor]:
         """The rows of a step and their inputs, on the device; inputs alone where the table holds the rest."""
@@ -66,9 +71,8 @@ class Loss:
     def __call__(self, logits: Tensor, batch: Batch | None, index: Tensor, view: int) -> Roots:
         """`batch` may be None where the loss is `fixed`: the table holds what it needs."""
         if self.fixed or batch is None:
-            form = self._closed_form(view)
-            means, gradient = form(logits.detach(), index)
-            return dict(zip(form.names, means, strict=True)), [logits], [gradient]
+            (means,), gradient = self.form(view)(logits.detach().t().unsqueeze(0), index)
+            return means, [logits], [gradient[0].t()]
         terms = self.objective(Outputs(logits), batch)
         roots: list[Tensor] = [term.mean() for term in terms.values()]
         values = {name: root.item() for name, root in zip(terms, roots, strict=True)}

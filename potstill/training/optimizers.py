@@ -7,11 +7,11 @@ keyword-only arguments, which are the keys of a plan.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Adadelta, Adam, AdamW, Optimizer
 from torch.optim.adam import adam as adam_step
 
@@ -132,44 +132,86 @@ REGISTRY = Registry("optimizer", {"adam": adam, "adamw": adamw, "sgd": sgd, "ada
 SCHEDULES = Registry("schedule", {"constant": constant, "cosine": cosine, "step": step}, SettingError)
 
 
-def updater(optimizer: Optimizer) -> Callable[[], None]:
-    """`optimizer.step` for gradients that stay in the same tensors from step to step.
+class Storage(Protocol):
+    """Parameters of several networks and their gradients in two flat tensors (`networks.stack.Stack`)."""
 
-    For fused Adam the lists of tensors are then made once: a quarter of what its step costs for a small network.
+    values: Tensor
+    gradients: Tensor
+
+    def like(self) -> Tensor:
+        """Zeros, as many as `values` has."""
+        ...
+
+    def views(self, flat: Tensor) -> list[list[Tensor]]:
+        """For every network, the parts of a flat tensor that belong to its parameters."""
+        ...
+
+
+def updater(optimizers: Sequence[Optimizer], storage: Storage) -> Callable[[], None]:
+    """The steps of several equal optimizers that stand at the same step, one per network of a storage.
+
+    For fused Adam that is one call for everything, with the same numbers.
     """
-    group = optimizer.param_groups[0]
-    if type(optimizer) not in (Adam, AdamW) or len(optimizer.param_groups) > 1 or not group["fused"]:
-        return optimizer.step
+    first = optimizers[0]
+    group = first.param_groups[0]
+    if type(first) not in (Adam, AdamW) or len(first.param_groups) > 1 or not group["fused"]:
+
+        def each() -> None:
+            for optimizer in optimizers:
+                optimizer.step()
+
+        return each
+    moments, step = (storage.like(), storage.like()), torch.zeros(())
+    parts = zip(*map(storage.views, moments), strict=True)
+    for optimizer, (means, squares) in zip(optimizers, parts, strict=True):
+        for parameter, mean, square in zip(optimizer.param_groups[0]["params"], means, squares, strict=True):
+            before = optimizer.state.get(parameter)
+            if before:
+                mean.copy_(before["exp_avg"])
+                square.copy_(before["exp_avg_sq"])
+                step.copy_(before["step"])
+            optimizer.state[parameter] = {"step": step, "exp_avg": mean, "exp_avg_sq": square}
     fixed = {name: group[name] for name in ("amsgrad", "weight_decay", "eps", "maximize", "decoupled_weight_decay")}
     beta1, beta2 = group["betas"]
-    lists: list[list[torch.Tensor]] = []
+    values, gradients, steps = [storage.values], [storage.gradients], [step]
+    averages, averaged_squares = [[tensor] for tensor in moments]
 
-    def update() -> None:
-        if not lists:
-            optimizer.step()  # makes the state where there is none yet
-            rows = group["params"]
-            moments = [[optimizer.state[p][name] for p in rows] for name in ("exp_avg", "exp_avg_sq", "step")]
-            lists.extend([[p.detach() for p in rows], [p.grad for p in rows], *moments])
-            return
-        values, gradients, first, second, steps = lists
+    def at_once() -> None:
         adam_step(
-            values, gradients, first, second, [], steps, fused=True, beta1=beta1, beta2=beta2, lr=group["lr"], **fixed
+            values,
+            gradients,
+            averages,
+            averaged_squares,
+            [],
+            steps,
+            fused=True,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            **fixed,
         )
 
-    return update
+    return at_once
 
 
-def state_tensors(optimizer: Optimizer) -> dict[str, torch.Tensor]:
+def separate(optimizer: Optimizer) -> None:
+    """Give every parameter a state of its own, after an `updater` has shared memory among them."""
+    for parameter, state in optimizer.state.items():
+        own = {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
+        optimizer.state[parameter] = own
+
+
+def state_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     """The optimiser's state as named tensors (numbers become 0-d tensors), for a checkpoint."""
-    found: dict[str, torch.Tensor] = {}
+    found: dict[str, Tensor] = {}
     for row, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
             if value is not None:
-                found[f"{row}/{name}"] = value if isinstance(value, torch.Tensor) else torch.tensor(value)
+                found[f"{row}/{name}"] = value if isinstance(value, Tensor) else torch.tensor(value)
     return found
 
 
-def load_state(optimizer: Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+def load_state(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
     """Put back what `state_tensors` gave. The tensors are cloned: an optimiser writes into its state."""
     state: dict[int, dict[str, Any]] = {}
     for path, tensor in tensors.items():

@@ -53,6 +53,7 @@ class Task:
     checkpoint_seconds: float
     progress: Progress | None
     should_stop: Callable[[], bool] | None
+    specification: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:

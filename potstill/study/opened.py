@@ -1,0 +1,77 @@
+"""The data of a study in this process: opened once, and refused where they changed while the study ran."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from potstill import data as data_module
+from potstill import storage
+from potstill.data import Data
+from potstill.errors import DataError
+from potstill.study.answers import seed_of
+from potstill.study.tree import Node
+from potstill.types import Source
+
+_BEGAN = [0]
+
+
+def forget(began: int) -> None:
+    """Drop the data that this process keeps from an earlier run: files may have changed since."""
+    if _BEGAN[0] != began:
+        _BEGAN[0] = began
+        _open.cache_clear()
+
+
+@lru_cache(maxsize=4)
+def _open(text: str, seed: int, folder: str | None, splits: tuple[str, ...]) -> Data:
+    table = json.loads(text)
+    return data_module.open(table.pop("source"), **table, seed=seed, folder=folder, splits=splits)
+
+
+def open_data(
+    table: Mapping[str, Any], seed: int, folder: str | None, splits: tuple[str, ...] = ("train", "validation")
+) -> Data:
+    """The data of a plan for one seed; without the test split unless it is asked for."""
+    return _open(storage.canonical(storage.plain(table)), seed if table.get("labelled") else 0, folder, splits)
+
+
+def data_facts(table: Mapping[str, Any], folder: str | None) -> dict[str, Any]:
+    """What identifies training and validation data (rows, order, labels), and what a plan needs to know of its data.
+
+    All labels count, also those that `labelled` hides: which ones it hides is a matter of the seed.
+    """
+    data = open_data({**table, "labelled": None}, 0, folder)
+    prints = {}
+    for name, part in (("train", data.train), ("validation", data.validation)):
+        prints[name] = None if part is None else part_fingerprint(part)
+    spec = data.spec
+    validation = 0 if data.validation is None else len(data.validation)
+    return {
+        "fingerprints": prints,
+        "rows": len(data.train),
+        "validation_rows": validation,
+        "shape": spec.shape,
+        "outputs": spec.outputs,
+        "classes": spec.classes,
+    }
+
+
+def data_of(node: Node, folder: str | None) -> Data:
+    """The node's data; refused if it is not what the study was planned with."""
+    wanted = node.settings["data"]
+    found = data_facts(wanted["plan"], folder)["fingerprints"]
+    for name, value in found.items():
+        if value != wanted[name]:
+            raise DataError(
+                f"The {name} data changed while the study ran (fingerprint {value}, was {wanted[name]}). "
+                "Run again with --fresh, or another --out."
+            )
+    return open_data(wanted["plan"], seed_of(node), folder)
+
+
+def part_fingerprint(part: Source) -> str:
+    """Hash of a split's examples, their order and their labels."""
+    return storage.fingerprint([part.fingerprint(), storage.tensor_sha256(part.labels)])

@@ -1,0 +1,188 @@
+"""One training from its first step to its last: epochs, validation, early stopping, checkpoints.
+
+A `Run` says which rows it wants next and is told what came of them; who computes the step, for it alone or for several
+at once, is another matter (`training.together`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from potstill import metrics, storage
+from potstill.errors import Interrupted, TrainingError
+from potstill.networks.model import Model
+from potstill.training import checkpoint, optimizers
+from potstill.training.checkpoint import State
+from potstill.training.loss import Loss
+from potstill.training.order import epoch_rows
+from potstill.training.step import Learner
+from potstill.training.task import Task
+
+_POLL_SECONDS = 0.25
+
+
+class Run:
+    """A training, fresh or continued from the checkpoint in its task's folder."""
+
+    def __init__(self, task: Task) -> None:
+        task.network.train()
+        network = task.engine.place(task.network)
+        self.optimizer = optimizers.REGISTRY.call(task.training.optimizer, network.parameters())
+        self.task, self.state = task, State()
+        self.learner = Learner(task, Loss(task), self.optimizer)
+        self._kept = task.folder / "checkpoint" if task.folder else None
+        if self._kept is not None:
+            found = checkpoint.load(self._kept, settings=task.settings, engine=task.engine.describe())
+            if found:
+                self.state, tensors, moments = found
+                network.load_state_dict(tensors)
+                optimizers.load_state(self.optimizer, moments)
+        self._per_epoch, self._total = task.training.steps_per_epoch(len(task.train)), task.total
+        self._schedule = optimizers.SCHEDULES.call(task.training.schedule)
+        self._constant = task.training.schedule == "constant"
+        self._rates = [group["lr"] for group in self.optimizer.param_groups]
+        self._running, self._rows = -1, torch.empty(0, dtype=torch.int64)
+        self._saved = self._polled = time.monotonic()
+
+    @property
+    def over(self) -> bool:
+        """Whether there are no more steps to take."""
+        return self.state.step >= self._total or self.state.stopped
+
+    @property
+    def view(self) -> int:
+        """The view of the running epoch."""
+        augmented = bool(self.task.train.augmentation)
+        return self.task.training.view(self.state.step // self._per_epoch, augmented=augmented)
+
+    def rows(self) -> Tensor:
+        """The rows of the next step."""
+        task, size = self.task, self.task.training.batch_size
+        epoch, position = divmod(self.state.step, self._per_epoch)
+        if epoch != self._running:
+            self._running, self._rows = epoch, epoch_rows(task.rows, len(task.train), task.seed, epoch)
+        return self._rows[position * size : (position + 1) * size]
+
+    def prepare(self) -> None:
+        """Set the learning rate of the next step."""
+        if not self._constant:
+            factor = self._schedule(self.state.step, self._total)
+            for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = rate * factor
+
+    def advance(self, values: Mapping[str, float], rows: int, seconds: float) -> None:
+        """A step of so many rows was taken in so many seconds: note its terms, and do what is due after it.
+
+        Raises `TrainingError` where an epoch's numbers are not finite, `Interrupted` after saving where somebody asks.
+        """
+        began = time.monotonic()
+        task, state = self.task, self.state
+        state.rows += rows
+        state.seconds += seconds
+        sums = state.sums
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + value * rows
+        state.step += 1
+        ended = state.step % self._per_epoch == 0 or state.step == self._total
+        if ended:
+            self._end_epoch()
+        if ended or began - self._polled >= _POLL_SECONDS:
+            self._polled = began
+            if task.progress:
+                task.progress(state.step, self._total)
+            if task.should_stop and task.should_stop():
+                self._save()
+                raise Interrupted(f"Stopped at step {state.step} of {self._total}; everything so far is saved.")
+        if self._kept and began - self._saved >= task.checkpoint_seconds * (0.25 if ended else 1.0):
+            self._save()
+        state.seconds += time.monotonic() - began
+
+    def _save(self) -> None:
+        if self._kept is not None:
+            self._saved = time.monotonic()
+            tensors, moments = self.task.network.state_dict(), optimizers.state_tensors(self.optimizer)
+            engine = self.task.engine.describe()
+            checkpoint.save(self._kept, self.state, tensors, moments, settings=self.task.settings, engine=engine)
+
+    def _end_epoch(self) -> None:
+        """A row of history; best weights; early stopping."""
+        task, state = self.task, self.state
+        row: dict[str, float] = {"step": state.step, "learning_rate": self.optimizer.param_groups[0]["lr"]}
+        row |= {f"train_{name}": total / state.rows for name, total in state.sums.items()}
+        row["train_objective"] = sum(state.sums.values()) / state.rows
+        state.sums, state.rows = {}, 0
+        if task.validation:
+            row |= task.validation.measure(task.network, task.engine)
+            task.network.train()
+        if not all(map(math.isfinite, row.values())):
+            found = ", ".join(f"{name} = {value}" for name, value in row.items() if not math.isfinite(value))
+            raise TrainingError(
+                f"Not finite after step {state.step - 1}: {found}. Try a lower learning rate.", step=state.step - 1
+            )
+        state.history.append(row)
+        self._select(row)
+        name = task.training.monitor
+        value = row[name if name == "train_objective" else f"validation_{name}"]
+        better = _sign(name, task) * value
+        if state.monitored is None or better > state.monitored:
+            state.monitored, state.stale = better, 0
+        else:
+            state.stale += 1
+            state.stopped = bool(task.training.patience) and state.stale >= (task.training.patience or 0)
+
+    def _select(self, row: Mapping[str, float]) -> None:
+        name, state = self.task.training.select, self.state
+        if name == "last":
+            return
+        value = _sign(name, self.task) * row[f"validation_{name}"]
+        if state.best_value is None or value > state.best_value:
+            state.best_value, state.best_step = value, state.step
+            state.best = {key: tensor.detach().clone() for key, tensor in self.task.network.state_dict().items()}
+
+    def keep_good(self) -> None:
+        """After a failure: the best weights so far go to `last-good`, if there are any."""
+        task, state = self.task, self.state
+        if task.folder is None or state.best is None:
+            return
+        task.network.load_state_dict(state.best)
+        Model(task.network, task.train.spec, None, {"failed_at_step": state.step}).save(task.folder / "last-good")
+
+    def finish(self) -> Model:
+        """The trained model, saved where its task has a folder."""
+        task, state = self.task, self.state
+        if state.best is not None:
+            task.network.load_state_dict(state.best)
+        task.network.eval()
+        task.network.zero_grad(set_to_none=True)
+        info = {
+            "seed": task.settings["seed"],
+            "objective": task.settings["objective"],
+            "steps": state.step,
+            "best_step": state.best_step or state.step,
+            "select": task.training.select,
+            "monitor": task.training.monitor,
+            "rows": len(task.rows),
+            "stopped_early": state.stopped,
+            "seconds": round(state.seconds, 3),
+            "notes": list(state.notes),
+            "engine": task.engine.describe(),
+        }
+        model = Model(task.network, task.train.spec, task.specification, info, tuple(state.history))
+        if task.folder:
+            lines = "".join(storage.canonical(row) + "\n" for row in state.history)
+            storage.write_text(task.folder / "history.jsonl", lines)
+            model.save(task.folder)
+            checkpoint.remove(task.folder / "checkpoint")
+        return model
+
+
+def _sign(name: str, task: Task) -> float:
+    """+1 if a higher value is better, -1 if a lower one is."""
+    if name in ("objective", "train_objective"):
+        return -1.0
+    return 1.0 if metrics.get(name, classes=len(task.train.spec.classes)).better == "higher" else -1.0
