@@ -45,6 +45,30 @@ def test_it_says_how_many_trials_and_seeds_and_that_no_test_data_were_read() -> 
     notes = [one.note for one in found.pictures]
     assert notes[0] == "Trial 3 won with learning_rate = 0.001: 3.05 % ± 0.07. Trial 6 failed and could not win."
     assert notes[1] == "Trial 4 won with temperature = 4, alpha = 0.5: 2.90 % ± 0.14."
+    assert "Its learning_rate is near the highest that was searched and its members is the highest that" in notes[2]
+
+
+@pytest.mark.parametrize(
+    ("space", "won", "told"),
+    [
+        ([1, 4, 20], 20, "highest"),
+        ([20, 1, 4], 1, "lowest"),
+        ([1, 4, 20], 4, None),
+        ([1, 4], 4, None),
+        (["a", "b", "c"], "c", None),
+        ({"log": [1e-4, 1e-2], "points": 3}, 1e-2, "highest"),
+        ({"log": [1e-4, 1e-2], "points": 3}, 1e-3, None),
+        ({"log": [1e-4, 1e-2]}, 1.5e-4, "near the lowest"),
+        ({"log": [1e-4, 1e-2]}, 1.7e-4, None),
+        ({"linear": [0.0, 1.0]}, 0.95, "near the highest"),
+        ({"linear": [0.0, 1.0]}, 0.85, None),
+    ],
+)
+def test_a_winner_at_an_end_of_what_was_searched(space: Any, won: Any, told: str | None) -> None:
+    values = space if isinstance(space, list) else [1e-4, 1e-3, 1e-2]
+    trials = [trial(n, {RATE: x}, [0.03]) for n, x in enumerate((*values, won), 1)]
+    found = tuning._edge(TunedModel(search={RATE: space}, trials=trials, winner=len(trials)), RATE)
+    assert found is None if told is None else found is not None and told in found
 
 
 @pytest.mark.parametrize("better", ["lower", "higher"])

@@ -23,6 +23,7 @@ from potstill.study.results import Trial, TunedModel, Tuning
 PALEST, DARKEST = 0.05, 0.6  # opacity of the worst and the best cell of a heat map: ink stays readable on both
 _CELL: Final = 30  # least width of a cell that holds a number
 _TICKS: Final = 7
+_OUTER: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,27 @@ def _picture(tuning: Tuning, name: str, prefix: str) -> Picture:
     if failed:
         word = "Trial" if len(failed) == 1 else "Trials"
         note += f". {word} {', '.join(map(str, failed))} failed and could not win"
+    edges = [f"{short[key]} is {which} that was searched" for key in short if (which := _edge(one, key))]
+    if edges:
+        note += f". Its {' and its '.join(edges)}: a wider search may find better"
     drawing = draw(tuning, name, prefix)
     return Picture(name, (drawing,) if drawing else (), (table(tuning, name),), f"{note.strip()}.")
+
+
+def _edge(one: TunedModel, key: str) -> str | None:
+    """Whether the winner's number lies at an end of what was searched: of three or more, or of a range's outer tenths."""
+    space, won = one.search.get(key), one.trials[one.winner - 1].settings[key]
+    if not fmt.is_number(won):
+        return None
+    if isinstance(space, Mapping) and "points" not in space:
+        ends = space.get("log") or space["linear"]
+        low, high, at = (math.log(x) if "log" in space else float(x) for x in (*ends, won))
+        place = (at - low) / (high - low) if high > low else 0.5
+        return "near the lowest" if place <= _OUTER else "near the highest" if place >= 1 - _OUTER else None
+    numbers = _distinct(one, key)
+    if len(numbers) < 3 or not all(map(fmt.is_number, numbers)):
+        return None
+    return "the lowest" if won == numbers[0] else "the highest" if won == numbers[-1] else None
 
 
 def _short(trials: Sequence[Trial]) -> dict[str, str]:
