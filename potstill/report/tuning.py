@@ -76,7 +76,7 @@ def _picture(tuning: Tuning, name: str, prefix: str) -> Picture:
 
 
 def _edge(one: TunedModel, key: str) -> str | None:
-    """Whether the winner's number lies at an end of what was searched: of three or more, or of a range's outer tenths."""
+    """Whether the winner's number lies at an end of what was searched (three or more), or in a range's outer tenths."""
     space, won = one.search.get(key), one.trials[one.winner - 1].settings[key]
     if not fmt.is_number(won):
         return None
