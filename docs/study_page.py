@@ -51,7 +51,7 @@ def keep(run: Path, name: str, folder: Path = STUDIES) -> Path:
         wanted = {results.metric, *(metric for source in results.published for metric in source.metrics)}
         wanted |= {verdict.metric for verdict in results.verdicts}
         for model in value["models"].values():
-            model["validation"] = {}
+            model["validation"], model["splits"] = {}, {}
             model["metrics"] = {metric: found for metric, found in model["metrics"].items() if metric in wanted}
     found = MACHINE.search(_text(value))
     if found:

@@ -47,9 +47,9 @@ def load_predictions(path: Path) -> Predictions:
     return Predictions(found["log_probs"], found["labels"], found["labelled"])
 
 
-def predict(model: Teacher, source: Source, *, batch_size: int = 512) -> Predictions:
+def predict(model: Teacher, source: Source, *, view: int = 0, batch_size: int = 512) -> Predictions:
     """Log-probabilities of a model, or of an ensemble: the log of the MEAN of its members' probabilities at T = 1."""
-    answers = engine.predict(model, source, batch_size=batch_size)
+    answers = engine.predict(model, source, view=view, batch_size=batch_size)
     if model.kind == "values":
         raise TeacherError("This model answers values, not logits or probabilities; only classification is built.")
     if answers.dim() == 2:

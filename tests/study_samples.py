@@ -6,6 +6,8 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from potstill.study.results import Results
 from potstill.study.study import Study
 
@@ -38,3 +40,25 @@ def changed(base: dict[str, Any], **changes: Any) -> dict[str, Any]:
 def run(plan: dict[str, Any], folder: Path, **arguments: Any) -> Results:
     """The results of a plan, by one worker unless it says otherwise."""
     return Study.open(plan, folder=folder).run(**({"workers": 1} | arguments))
+
+
+def odd_or_even(**changes: Any) -> dict[str, Any]:
+    """A binary plan: is the digit of a picture odd? A teacher, a baseline, a student, a chain of three generations."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pictures = (digits.images * 15).astype(np.uint8)
+    student = {"network": "mlp:6", "teacher": "teacher"}
+    plan = changed(
+        BASE,
+        title="Odd or even",
+        seeds=3,
+        data={"source": (pictures, np.array(["even", "odd"])[digits.target % 2]), "task": "binary", "test": 300,
+              "validation": 100},
+        training__augment=["flip", {"name": "shift", "fraction": 0.15}],
+        models__alone__network="mlp:6",
+        models__taught=student | {"objective": "soft_labels"},
+        models__chain=student | {"objective": "soft_labels", "generations": 3},
+        evaluation__splits=["train", "validation", "test"],
+    )  # fmt: skip
+    return changed(plan, **changes)

@@ -61,7 +61,7 @@ def test_the_plans_page_is_true() -> None:
 
     heads = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", page, re.MULTILINE)
     listed = {key for head in heads for key in re.findall(r"\w+", head)}
-    wanted = (tables.Data, tables.Model, tables.Training, tables.Verdict, tables.Tune)
+    wanted = (tables.Data, tables.Model, tables.Training, tables.Verdict, tables.Tune, tables.Evaluation)
     assert listed == {key for table in wanted for key in table.model_fields}
 
 

@@ -91,6 +91,8 @@ BAD: list[tuple[dict[str, str], str, int, str]] = [
     ({BASELINE: '[published]\nsource = "s"\naccuracy = { larg = 0.9 }'}, "published.accuracy.larg", 15, '"large"'),
     ({BASELINE: '[published]\nsource = "s"\nacuracy = { large = 0.9 }'}, "published.acuracy", 15, '"accuracy"'),
     ({BASELINE: "[evaluation]\nsplits = ['tset']"}, "evaluation.splits[0]", 14, '"test"'),
+    ({BASELINE: "[evaluation]\nsplits = ['train']"}, "evaluation.splits", 14, 'given on "test"'),
+    ({BASELINE: "[evaluation]\nsplits = ['test', 'test']"}, "evaluation.splits", 14, '"test" twice'),
     # values of the wrong kind
     ({"seeds = 3": "seeds = true"}, "seeds", 2, "found true"),
     ({"seeds = 3": "seeds = 0"}, "seeds", 2, "found 0"),
@@ -277,7 +279,6 @@ views  = [0, 10]
 latency = { batch = [1, 32], threads = [1, 2] }
 """,
         [
-            "evaluation.splits",
             "evaluation.labels",
             "evaluation.views",
             "models.teacher.weights",

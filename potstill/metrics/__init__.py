@@ -18,10 +18,22 @@ from potstill.metrics import calibration as _calibration
 from potstill.metrics import quality as _quality
 from potstill.metrics import uncertainty as _uncertainty
 from potstill.metrics.calibration import Reliability, reliability
+from potstill.metrics.frequencies import frequencies, lows, probability
 from potstill.metrics.metric import Metric, build
 from potstill.metrics.quality import confusion
 
-__all__ = ["FRACTIONS", "Metric", "Reliability", "confusion", "get", "names", "reliability"]
+__all__ = [
+    "FRACTIONS",
+    "Metric",
+    "Reliability",
+    "confusion",
+    "frequencies",
+    "get",
+    "lows",
+    "names",
+    "probability",
+    "reliability",
+]
 
 _METRICS: Mapping[str, Callable[..., Metric]] = MappingProxyType(
     {

@@ -13,7 +13,7 @@ from typing import Any, Final
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from potstill.report import bars, costs, gain, published, sections, tables, theme, tree, tuning
+from potstill.report import bars, costs, gain, published, sections, spread, tables, theme, tree, tuning
 from potstill.report import format as fmt
 from potstill.report.figures import GLYPH
 from potstill.report.inputs import load
@@ -104,6 +104,10 @@ def _content(results: Results, arrays: Figures | None) -> dict[str, Any]:
         "curves": sections.learning(cast, arrays, ids) if arrays else [],
         "confusions": sections.confusions(cast, arrays) if arrays else [],
         "calibration": sections.calibration(cast, arrays, ids) if arrays else [],
+        "splits": spread.splits(cast),
+        "classes": spread.classes(cast),
+        "frequencies": spread.pictures(cast, arrays, ids) if arrays else [],
+        "counted": spread.axis(arrays) if arrays else "",
         "costs": costs.costs(cast),
         "ship": costs.ship(cast),
         "reads": _reads(results),

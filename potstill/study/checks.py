@@ -7,7 +7,7 @@ from collections.abc import Collection
 from potstill.errors import NotYetError, unknown
 from potstill.study import names
 from potstill.study.family import cycle, judged
-from potstill.study.plan_text import Path, Where
+from potstill.study.plan_text import Path, Where, shown
 from potstill.study.tables import Model, Tables, Training
 
 
@@ -29,6 +29,7 @@ def check(plan: Tables, where: Where) -> None:
     _watching(plan, plan.training, ("training",), where)
     for name, model in plan.models.items():
         _watching(plan, model.training, ("models", name, "training"), where)
+    _evaluation(plan, where)
     _verdict(plan, where)
     _published(plan, where)
 
@@ -147,6 +148,19 @@ def _watching(plan: Tables, training: Training, path: Path, where: Where) -> Non
         raise where.fault((*path, "select"), f'found "{training.select}" with data.validation = 0; wanted is "last".')
     if training.monitor not in (None, "objective", "train_objective"):
         raise where.fault((*path, "monitor"), f'"{training.monitor}" needs validation data, and data.validation is 0.')
+
+
+def _evaluation(plan: Tables, where: Where) -> None:
+    evaluation = plan.evaluation
+    for key in ("splits", "labels", "views"):
+        found = getattr(evaluation, key)
+        twice = [word for word in found if found.count(word) > 1]
+        if twice:
+            raise where.fault(("evaluation", key), f"found {shown(twice[0])} twice.")
+    if plan.verdict.on not in evaluation.splits:
+        raise where.fault(
+            ("evaluation", "splits"), f'the verdict is given on "{plan.verdict.on}", which is not among these splits.'
+        )
 
 
 def _verdict(plan: Tables, where: Where) -> None:

@@ -3,20 +3,53 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from potstill import metrics, storage
 from potstill.evaluation import AGAINST_TEACHER, QUALITY, Predictions, load_predictions, measure
-from potstill.study import words
+from potstill.study import splits, words
 from potstill.study.plan import Plan
-from potstill.study.results import Cost, Curve, Failure, Figures, Latency, MetricValues, ModelResult, Reliability, Ship
+from potstill.study.results import (
+    Cost,
+    Curve,
+    Failure,
+    Figures,
+    Frequencies,
+    Latency,
+    MetricValues,
+    ModelResult,
+    Reliability,
+    Ship,
+)
 from potstill.study.tree import Family, Node, Tree
+
+
+class Kept(Mapping[str, Predictions]):
+    """A unit's stored predictions by name, read when asked for. Those on training rows, the largest, are let go."""
+
+    def __init__(self, folder: Path) -> None:
+        self._paths = {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+        self._held: dict[str, Predictions] = {}
+
+    def __getitem__(self, name: str) -> Predictions:
+        if name not in self._held:
+            found = load_predictions(self._paths[name])
+            if name == "train":
+                return found
+            self._held[name] = found
+        return self._held[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
 
 
 @dataclass(frozen=True)
@@ -39,7 +72,7 @@ class Reader:
 
     def __init__(self, root: Path, tree: Tree) -> None:
         self.root, self.tree = root, tree
-        self._units: dict[str, dict[str, Predictions]] = {}
+        self._units: dict[str, Kept] = {}
         self._found: dict[str, Found] = {}
 
     def find(self, key: str) -> Found:
@@ -56,10 +89,9 @@ class Reader:
             self._found[key] = Found(family, predictions, results, failures)
         return self._found[key]
 
-    def _predictions(self, unit: str) -> dict[str, Predictions]:
+    def _predictions(self, unit: str) -> Kept:
         if unit not in self._units:
-            folder = self.root / unit / "predictions"
-            self._units[unit] = {path.stem: load_predictions(path) for path in sorted(folder.glob("*.safetensors"))}
+            self._units[unit] = Kept(self.root / unit / "predictions")
         return self._units[unit]
 
     def _failure(self, family: Family, seed: int) -> Failure:
@@ -94,7 +126,7 @@ class Reader:
         return Predictions(mean.astype(np.float32), rows[0].labels, rows[0].labelled)
 
 
-def model_result(reader: Reader, key: str, plan: Plan, workers: int) -> ModelResult:
+def model_result(reader: Reader, key: str, plan: Plan, *, workers: int, classes: Sequence[str]) -> ModelResult:
     """One model's row of results.json."""
     found = reader.find(key)
     family, settings = found.family, found.family.settings
@@ -115,6 +147,7 @@ def model_result(reader: Reader, key: str, plan: Plan, workers: int) -> ModelRes
         failures=list(found.failures),
         metrics=_metrics(reader, found, "test"),
         validation=validation,
+        splits=splits.measures(found, plan.evaluation.splits, classes),
         cost=_cost(reader, found, workers),
         ship=_ship(found, validation, metric),
         notes=notes,
@@ -131,13 +164,7 @@ def _metrics(reader: Reader, found: Found, split: str) -> dict[str, MetricValues
         for name, value in measure(predictions, names, reader.teacher(found.family, seed, split)).items():
             rows.setdefault(name, []).append(value)
     once = found.family.settings["shared"]
-    return {name: _values(values, once=once) for name, values in rows.items() if len(values) == len(found.seeds)}
-
-
-def _values(values: Sequence[float], *, once: bool) -> MetricValues:
-    """One training that stands for every seed (`once`) has no spread."""
-    std = float(np.std(values, ddof=1)) if len(values) > 1 and not once else None
-    return MetricValues(values=[float(v) for v in values], mean=float(np.mean(values)), std=std)
+    return {name: splits.values(many, once=once) for name, many in rows.items() if len(many) == len(found.seeds)}
 
 
 def _cost(reader: Reader, found: Found, workers: int) -> Cost | None:
@@ -172,7 +199,19 @@ def _ship(found: Found, validation: Mapping[str, MetricValues], metric: str) -> 
     return Ship(seed=seed, folder=found.family.units[seed], metric=metric, value=values[best])
 
 
-def figures(reader: Reader, classes: Sequence[str]) -> Figures:
+Histograms: TypeAlias = Mapping[str, Mapping[str, Frequencies]]
+
+
+def frequencies(reader: Reader, names: Sequence[str], classes: Sequence[str]) -> Histograms:
+    """The prediction frequencies of every model on the splits of `names`."""
+    told = {}
+    for key in reader.tree.families:
+        found = {name: splits.frequencies(reader.find(key), name, classes) for name in names}
+        told[key] = {name: one for name, one in found.items() if one is not None}
+    return told
+
+
+def figures(reader: Reader, classes: Sequence[str], histograms: Histograms) -> Figures:
     """The arrays behind the report's figures."""
     curves, confusion, reliability = {}, {}, {}
     for key, family in reader.tree.families.items():
@@ -190,7 +229,15 @@ def figures(reader: Reader, classes: Sequence[str]) -> Figures:
         curve = _curve(reader.root, family, found.seeds)
         if curve:
             curves[key] = curve
-    return Figures(classes=list(classes), curves=curves, confusion=confusion, reliability=reliability)
+    return Figures(
+        classes=list(classes),
+        curves=curves,
+        confusion=confusion,
+        reliability=reliability,
+        frequencies={
+            key: {name: splits.drawn(one) for name, one in by_split.items()} for key, by_split in histograms.items()
+        },
+    )
 
 
 def _curve(root: Path, family: Family, seeds: Sequence[int]) -> Curve | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from potstill.networks.model import Model
 from potstill.study import words
+from potstill.study.evaluate import TEST, on_test, wanted_names
 from potstill.study.job import Job
 from potstill.study.tree import Family, Node, Tree
 
@@ -129,11 +130,15 @@ def _node_seconds(node: Node, tree: Tree, speeds: Mapping[str, Speed], rows: Map
 
 
 def _evaluation_seconds(family: Family, speed: Speed, rows: Mapping[str, int]) -> float:
-    """Predictions of all units on validation and test data."""
+    """Predictions of all units."""
     members: int = family.settings["members"]
-    return len(set(family.units.values())) * (
-        0.5 * _NODE_SECONDS + (rows["validation"] + rows["test"]) * members * speed.row
-    )
+    return len(set(family.units.values())) * (0.5 * _NODE_SECONDS + _predicted(family, rows) * members * speed.row)
+
+
+def _predicted(family: Family, rows: Mapping[str, int]) -> int:
+    """Rows that a unit predicts; a trial's (no test rows) are those on validation data."""
+    names = wanted_names(family.plan.evaluation, family) if rows["test"] else ("validation",)
+    return sum(rows[TEST if on_test(name) else name] for name in names)
 
 
 def _row(tree: Tree, key: str, speed: Speed, times: Mapping[str, float], evaluation: float) -> Rehearsed:
@@ -170,7 +175,7 @@ def _bytes(tree: Tree, speeds: Mapping[str, Speed], rows: Mapping[str, int], wor
             total += asked * family.settings["members"] * width + _NODE_BYTES
     for key, speed in speeds.items():
         units = len(set(tree.families[key].units.values()))
-        total += units * (rows["validation"] + rows["test"]) * (4 * len(speed.model.spec.classes) + 9)
+        total += units * _predicted(tree.families[key], rows) * (4 * len(speed.model.spec.classes) + 9)
     return total + workers * 5 * max((speed.bytes for speed in speeds.values()), default=0)
 
 

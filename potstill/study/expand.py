@@ -158,21 +158,15 @@ def _refuse_not_yet(plan: Mapping[str, Any], where: Where) -> None:
 
 
 def _refuse_evaluation(evaluation: Mapping[str, Any], where: Where, refuse: Any) -> None:
-    built: dict[str, tuple[list[Any], Collection[Any]]] = {
-        "splits": (["validation", "test"], {"train", "validation", "test"}),
-        "labels": (["true"], {"true", "teacher"}),
-    }
-    for key, (now, known) in built.items():
-        found = evaluation.get(key, now)
-        if not isinstance(found, list):
-            continue
-        for number, word in enumerate(found):
-            if word not in known:
-                raise where.fault(("evaluation", key, number), unknown(key[:-1], str(word), known))
-        if sorted(found) != sorted(now):
-            refuse(("evaluation", key), f"Built is {shown(now)}.", found)
-    if isinstance(evaluation.get("views", [0]), list) and evaluation.get("views", [0]) != [0]:
-        refuse(("evaluation", "views"), "Built is [0], the plain examples.", evaluation["views"])
+    known: dict[str, Collection[Any]] = {"splits": ("test", "train", "validation"), "labels": ("teacher", "true")}
+    for key, words in known.items():
+        found = evaluation.get(key, [])
+        for number, word in enumerate(found if isinstance(found, list) else ()):
+            if word not in words:
+                raise where.fault(("evaluation", key, number), unknown(key[:-1], str(word), words))
+    for key, now in (("labels", ["true"]), ("views", [0])):
+        if evaluation.get(key, now) != now:
+            refuse(("evaluation", key), f"Built is {shown(now)}.", evaluation[key])
 
 
 def _training(table: dict[str, Any], path: Path, where: Where, *, defaults: bool = False) -> dict[str, Any]:

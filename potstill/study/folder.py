@@ -24,6 +24,8 @@ from potstill.training.checkpoint import first_difference
 
 PLAN = "plan.toml"
 READS = "test_reads.jsonl"
+FREQUENCIES = "prediction_frequencies.csv"
+UNCERTAINTY = "uncertainty.csv"
 _HASH = re.compile(r"[0-9a-f]{64}")
 _MADE = ("models", "outputs", "tune")
 
@@ -65,7 +67,7 @@ def _forget(root: Path, plan: Plan) -> None:
     """Delete what runs made in a folder, but not the arrays that this plan reads, nor the test reads."""
     for name in _MADE:
         shutil.rmtree(root / name, ignore_errors=True)
-    for name in (PLAN, "results.json", "figures.json", "report.html"):
+    for name in (PLAN, "results.json", "figures.json", "report.html", FREQUENCIES, UNCERTAINTY):
         (root / name).unlink(missing_ok=True)
     source = storage.canonical(data_table(plan)["source"])
     for saved in (root / "data").glob("arrays-*.npz"):
@@ -122,12 +124,6 @@ def missing(root: Path, tree: Tree) -> list[Node]:
     undone = {folder: node for folder, node in tree.nodes.items() if not is_complete(root, node)}
     wanted = {need for node in undone.values() for need in node.needs}
     return [node for folder, node in undone.items() if node.kind == "train" or folder in wanted]
-
-
-def is_evaluated(root: Path, unit: str, folders: list[str]) -> bool:
-    """Whether a unit's stored predictions belong to its weights as they are now."""
-    path = root / unit / "evaluation.json"
-    return path.is_file() and storage.read_json(path)["models"] == evaluated_models(root, folders)
 
 
 def units(root: Path, tree: Tree) -> dict[str, tuple[Family, int, list[str]]]:

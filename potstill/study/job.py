@@ -14,11 +14,12 @@ from potstill.errors import Interrupted
 from potstill.study import folder
 from potstill.study.answers import check_brought, seed_of
 from potstill.study.bundles import bundles
+from potstill.study.evaluate import evaluate_unit, missing_names, on_test, wanted_names
 from potstill.study.opened import data_facts, open_data
 from potstill.study.plan import Plan
 from potstill.study.pool import STOPPED, run_all, run_wave
 from potstill.study.tree import Family, Node, Tree, data_table
-from potstill.study.worker import SPLITS, STOP, Outcome, Place, evaluate_unit
+from potstill.study.worker import STOP, Outcome, Place
 from potstill.training.settings import Training
 
 _STEP = 1e7  # what a step of a tiny network costs besides its products, in multiply-adds
@@ -161,18 +162,20 @@ def raise_if_stopped(outcomes: Sequence[Outcome]) -> None:
 def evaluate_all(job: Job, wanted: Mapping[str, tuple[Family, int, list[str]]], what: str, *, test: bool) -> None:
     """Predictions of complete units (as `folder.units` gives them) that have none yet.
 
-    With `test` on test data too, which is written down before they are opened.
+    With `test` those that the plan asks for; reading the test set is written down before. Else on validation data.
     """
-    splits = SPLITS if test else SPLITS[:2]
-    todo = [
-        (unit, folders, data_table(family.plan), seed, job.place, splits)
-        for unit, (family, seed, folders) in wanted.items()
-        if not folder.is_evaluated(job.root, unit, folders)
-    ]
+    todo = []
+    for unit, (family, seed, folders) in wanted.items():
+        names = wanted_names(job.plan.evaluation, family) if test else ("validation",)
+        missing = missing_names(job.root, unit, folders, names)
+        if missing:
+            augment = family.settings["training"]["augment"]
+            todo.append((unit, folders, data_table(family.plan), seed, job.place, missing, augment))
     if not todo:
         return
-    if test:
-        folder.note_read(job.root, job.plan, job.plan.seed_list, len(todo))
+    reading = sum(any(map(on_test, names)) for *_, names, _ in todo)
+    if reading:
+        folder.note_read(job.root, job.plan, job.plan.seed_list, reading)
     job.say("evaluate", f"{len(todo)} {what}")
     workers = job.workers if len(todo) > job.workers else 1
     raise_if_stopped(run_all(workers, evaluate_unit, todo, place=job.place))

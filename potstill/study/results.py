@@ -31,6 +31,27 @@ class MetricValues(_Frozen):
     std: float | None = None
 
 
+class ClassMeasures(_Frozen):
+    """A model on the examples of one true class."""
+
+    examples: int
+    accuracy: MetricValues
+    uncertainty: MetricValues
+
+
+class SplitMeasures(_Frozen):
+    """A model on one split. The degree of uncertainty is over all examples, the accuracy over the labelled ones.
+
+    `classes` holds those with labelled examples; empty where there are more than 20.
+    """
+
+    examples: int
+    labelled: int
+    accuracy: MetricValues | None
+    uncertainty: MetricValues
+    classes: dict[str, ClassMeasures] = {}
+
+
 class Latency(_Frozen):
     """Milliseconds per call of `batch` examples on the CPU with `threads` threads, in the quiet last stage."""
 
@@ -85,6 +106,7 @@ class ModelResult(_Frozen):
     failures: list[Failure] = []
     metrics: dict[str, MetricValues] = {}
     validation: dict[str, MetricValues] = {}
+    splits: dict[str, SplitMeasures] = {}
     cost: Cost | None = None
     ship: Ship | None = None
     notes: list[str] = []
@@ -224,6 +246,20 @@ class Reliability(_Frozen):
     accuracy: list[float | None]
 
 
+class Frequencies(_Frozen):
+    """How many examples of a split a model gives which probability, in bins of 0.05 (the last one holds 1 too).
+
+    Of two classes it is the probability of the second, of more that of the predicted class. `counts` and each of
+    `classes` (true classes, where there are at most four) hold one list per training: a model that all seeds share
+    has one.
+    """
+
+    seeds: list[int]
+    low: list[float]
+    counts: list[list[int]]
+    classes: dict[str, list[list[int]]] = {}
+
+
 class Figures(_Frozen):
     """figures.json: the arrays behind the report's figures. Keys are those of `Results.models`."""
 
@@ -232,3 +268,4 @@ class Figures(_Frozen):
     curves: dict[str, Curve] = {}
     confusion: dict[str, list[list[int]]] = {}
     reliability: dict[str, Reliability] = {}
+    frequencies: dict[str, dict[str, Frequencies]] = Field(default={}, description="model -> split -> histogram")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from potstill import engine, evaluation, networks, storage
 from potstill.errors import Interrupted, RunError
-from potstill.study import collect, folder, trials
+from potstill.study import collect, folder, splits, trials, words
 from potstill.study.job import Facts, Job, evaluate_all, file_hash, train_all
 from potstill.study.judging import verdicts
 from potstill.study.opened import forget
 from potstill.study.pool import STOPPED, stop_on_signal
-from potstill.study.results import Published, Results
+from potstill.study.results import ModelResult, Published, Results
 from potstill.study.tree import Node, Tree, data_table, expand
 
 
@@ -36,7 +37,8 @@ def run(job: Job, *, fresh: bool = False) -> Results:
             todo = _missing(job, tree, tuned)
             folder.keep_plan(job.root, job.plan)
             train_all(stage, tree, todo, facts=facts, before=tuned.work)
-            evaluate_all(stage, folder.units(job.root, tree), "models on validation and test data", test=True)
+            told = "models on " + words.listed(stage.plan.evaluation.splits) + " data"
+            evaluate_all(stage, folder.units(job.root, tree), told, test=True)
             folder.check_test_examples(job.root, tree)
             _measure_costs(stage, tree)
         return write_results(stage, tree, facts, time.monotonic() - began, tuned=tuned)
@@ -80,10 +82,13 @@ def _measure_costs(job: Job, tree: Tree) -> None:
 def write_results(job: Job, tree: Tree, facts: Facts, seconds: float, *, tuned: trials.Tuned) -> Results:
     """results.json and figures.json from what the folder holds."""
     plan, reader, reads = job.plan, collect.Reader(job.root, tree), folder.test_reads(job.root, job.plan)
-    models = {key: collect.model_result(reader, key, plan, job.workers) for key in tree.families}
+    known = facts(data_table(plan))
+    models = {
+        key: collect.model_result(reader, key, plan, workers=job.workers, classes=known["classes"])
+        for key in tree.families
+    }
     before = job.root / "results.json"
     earlier = storage.read_json(before).get("seconds", 0.0) if before.is_file() else 0.0
-    known = facts(data_table(plan))
     environment = folder.environment(job.workers, engine.Engine.pick().describe())
     results = Results(
         potstill=environment["potstill"],
@@ -107,6 +112,18 @@ def write_results(job: Job, tree: Tree, facts: Facts, seconds: float, *, tuned: 
         workers=job.workers,
     )
     storage.write_json(job.root / "environment.json", environment)
-    storage.write_json(job.root / "figures.json", collect.figures(reader, known["classes"]).model_dump(mode="json"))
+    histograms = collect.frequencies(reader, plan.evaluation.splits, known["classes"])
+    drawn = collect.figures(reader, known["classes"], histograms)
+    storage.write_json(job.root / "figures.json", drawn.model_dump(mode="json"))
+    _write_tables(job, reader, models, histograms)
     storage.write_json(before, results.model_dump(mode="json"))
     return results
+
+
+def _write_tables(
+    job: Job, reader: collect.Reader, models: Mapping[str, ModelResult], histograms: collect.Histograms
+) -> None:
+    """What a spreadsheet reads: prediction frequencies, and uncertainty and accuracy, of every model on every split."""
+    told = {key: (splits.trainings(reader.find(key)), model.splits) for key, model in models.items()}
+    storage.write_text(job.root / folder.FREQUENCIES, splits.frequency_table(histograms))
+    storage.write_text(job.root / folder.UNCERTAINTY, splits.uncertainty_table(told))

@@ -58,6 +58,15 @@ def settings(found: Mapping[str, Any]) -> str:
     )
 
 
+def listed(found: Sequence[str]) -> str:
+    """Names in a sentence.
+
+    >>> listed(["train", "validation", "test"])
+    'train, validation and test'
+    """
+    return " and ".join(filter(None, (", ".join(found[:-1]), *found[-1:])))
+
+
 def winner(trial: Trial, metric: str) -> str:
     """`trial 7 won with objective.alpha = 0.1 (validation error_rate 0.0213, sd 0.0004)`."""
     spread = "" if trial.std is None else f", sd {trial.std:.2g}"

@@ -16,10 +16,9 @@ import torch
 
 from potstill import objectives, outputs, storage
 from potstill.errors import Interrupted, StorageError, TrainingError, UsageError
-from potstill.evaluation import predict
 from potstill.networks.model import Model
 from potstill.study.answers import manifests_of, models_as_teacher, teachers
-from potstill.study.opened import data_of, forget, open_data, part_fingerprint
+from potstill.study.opened import data_of, forget
 from potstill.study.tree import FORMAT, Node
 from potstill.training import together
 from potstill.training.fit import prepare
@@ -27,7 +26,6 @@ from potstill.training.settings import Training
 from potstill.training.task import Task
 from potstill.types import Answers
 
-SPLITS = ("train", "validation", "test")
 STOP = ".stop"
 RUNNING = ".running"
 
@@ -64,7 +62,7 @@ class Place:
         return self.root / RUNNING / (storage.fingerprint(folder)[:16] + ".json")
 
 
-def _begin(place: Place) -> None:
+def begin(place: Place) -> None:
     """Make this process the study's: it may be a worker that an earlier run of the same program left."""
     if os.getpid() != place.parent:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us through the stop file
@@ -75,7 +73,7 @@ def _begin(place: Place) -> None:
 
 def run_nodes(nodes: Sequence[Node], place: Place) -> list[Outcome]:
     """Do some nodes in this process, trainings of the same batches together; never raises, so that others go on."""
-    _begin(place)
+    begin(place)
     if place.stopping():
         return [Outcome(node.folder, "interrupted") for node in nodes]
     try:
@@ -204,40 +202,6 @@ def write_result(folder: Path, node: Node, facts: Mapping[str, Any]) -> None:
         folder / "result.json",
         {"format": FORMAT, "fingerprint": node.fingerprint, "settings": storage.plain(node.settings), **facts},
     )
-
-
-def evaluate_unit(
-    unit: str, folders: list[str], table: Mapping[str, Any], seed: int, place: Place, splits: tuple[str, ...] = SPLITS
-) -> Outcome:
-    """Predictions of one model (or ensemble) on validation and test data: the only place that opens the test set.
-
-    `splits` are those that are opened; a trial's are without the test set.
-    """
-    _begin(place)
-    began = time.monotonic()
-    if place.stopping():
-        return Outcome(unit, "interrupted")
-    try:
-        data = open_data(table, seed, place.data_folder, splits)
-        model = models_as_teacher(place.root, folders)
-        folder = place.root / unit
-        hashes = {
-            name: predict(model, part).save(folder / "predictions" / f"{name}.safetensors")
-            for name, part in (("validation", data.validation), ("test", data.test))
-            if part is not None
-        }
-        storage.write_json(
-            folder / "evaluation.json",
-            {
-                "format": FORMAT,
-                "sha256": hashes,
-                "models": evaluated_models(place.root, folders),
-                "test": None if data.test is None else part_fingerprint(data.test),
-            },
-        )
-        return Outcome(unit, "done", seconds=time.monotonic() - began)
-    except (UsageError, StorageError) as error:
-        return Outcome(unit, "refused", f"{type(error).__name__}: {error}")
 
 
 def evaluated_models(root: Path, folders: list[str]) -> list[str]:
