@@ -93,6 +93,11 @@ BAD: list[tuple[dict[str, str], str, int, str]] = [
     ({BASELINE: "[evaluation]\nsplits = ['tset']"}, "evaluation.splits[0]", 14, '"test"'),
     ({BASELINE: "[evaluation]\nsplits = ['train']"}, "evaluation.splits", 14, 'given on "test"'),
     ({BASELINE: "[evaluation]\nsplits = ['test', 'test']"}, "evaluation.splits", 14, '"test" twice'),
+    ({BASELINE: "[evaluation]\nlabels = ['true', 'techer']"}, "evaluation.labels[1]", 14, '"teacher"'),
+    ({BASELINE: "[evaluation]\nlabels = []"}, "evaluation.labels", 14, "found []"),
+    ({BASELINE: "[evaluation]\nviews = [0, 3]"}, "evaluation.views", 14, "no training has any"),
+    ({BASELINE: "[evaluation]\nviews = [0, -3]"}, "evaluation.views", 14, "found [0, -3]"),
+    ({BASELINE: "[evaluation]\nviews = [0, 0]"}, "evaluation.views", 14, "0 twice"),
     # values of the wrong kind
     ({"seeds = 3": "seeds = true"}, "seeds", 2, "found true"),
     ({"seeds = 3": "seeds = 0"}, "seeds", 2, "found 0"),
@@ -279,8 +284,6 @@ views  = [0, 10]
 latency = { batch = [1, 32], threads = [1, 2] }
 """,
         [
-            "evaluation.labels",
-            "evaluation.views",
             "models.teacher.weights",
             "data.source",
             "models.teacher.network",

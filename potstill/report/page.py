@@ -13,7 +13,7 @@ from typing import Any, Final
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from potstill.report import bars, costs, gain, published, sections, spread, tables, theme, tree, tuning
+from potstill.report import bars, conditions, costs, gain, published, sections, spread, tables, theme, tree, tuning
 from potstill.report import format as fmt
 from potstill.report.figures import GLYPH
 from potstill.report.inputs import load
@@ -106,6 +106,7 @@ def _content(results: Results, arrays: Figures | None) -> dict[str, Any]:
         "calibration": sections.calibration(cast, arrays, ids) if arrays else [],
         "splits": spread.splits(cast),
         "classes": spread.classes(cast),
+        "conditions": conditions.tables(cast),
         "frequencies": spread.pictures(cast, arrays, ids) if arrays else [],
         "counted": spread.axis(arrays) if arrays else "",
         "costs": costs.costs(cast),

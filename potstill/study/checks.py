@@ -161,6 +161,15 @@ def _evaluation(plan: Tables, where: Where) -> None:
         raise where.fault(
             ("evaluation", "splits"), f'the verdict is given on "{plan.verdict.on}", which is not among these splits.'
         )
+    if "teacher" in evaluation.labels and not any(model.teacher for model in plan.models.values()):
+        raise where.fault(("evaluation", "labels"), 'found "teacher", and no model of this plan has one.')
+    trainings = (plan.training, *(model.training for model in plan.models.values()))
+    if any(evaluation.views) and not any(training.augment for training in trainings):
+        raise where.fault(
+            ("evaluation", "views"),
+            f"found {shown(max(evaluation.views))}; views are made by a model's own augmentation, and no training has "
+            'any. Set augment = ["flip"] or the like, or leave views out.',
+        )
 
 
 def _verdict(plan: Tables, where: Where) -> None:

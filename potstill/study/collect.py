@@ -6,14 +6,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from potstill import metrics, storage
 from potstill.evaluation import AGAINST_TEACHER, QUALITY, Predictions, load_predictions, measure
-from potstill.study import splits, words
+from potstill.study import conditions, splits, words
 from potstill.study.plan import Plan
 from potstill.study.results import (
     Cost,
@@ -29,9 +29,11 @@ from potstill.study.results import (
 )
 from potstill.study.tree import Family, Node, Tree
 
+HELD: Final = ("validation", "test")
+
 
 class Kept(Mapping[str, Predictions]):
-    """A unit's stored predictions by name, read when asked for. Those on training rows, the largest, are let go."""
+    """A unit's stored predictions by name, read when asked for; those on training rows and views are let go."""
 
     def __init__(self, folder: Path) -> None:
         self._paths = {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
@@ -40,7 +42,7 @@ class Kept(Mapping[str, Predictions]):
     def __getitem__(self, name: str) -> Predictions:
         if name not in self._held:
             found = load_predictions(self._paths[name])
-            if name == "train":
+            if name not in HELD:
                 return found
             self._held[name] = found
         return self._held[name]
@@ -148,6 +150,7 @@ def model_result(reader: Reader, key: str, plan: Plan, *, workers: int, classes:
         metrics=_metrics(reader, found, "test"),
         validation=validation,
         splits=splits.measures(found, plan.evaluation.splits, classes),
+        conditions=conditions.conditions(reader, found, plan.evaluation),
         cost=_cost(reader, found, workers),
         ship=_ship(found, validation, metric),
         notes=notes,

@@ -146,7 +146,7 @@ def _refuse_not_yet(plan: Mapping[str, Any], where: Where) -> None:
         refuse(("verdict", "metric"), "Name one metric.", verdict["metric"])
     if isinstance(verdict.get("on"), str) and verdict["on"] != "test":
         refuse(("verdict", "on"), 'The verdict is given on "test".', verdict["on"])
-    _refuse_evaluation(evaluation, where, refuse)
+    _evaluation_words(evaluation, where)
     for name, model in plan.get("models", {}).items():
         for key, hint in NOT_YET["model"].items():
             if key in model:
@@ -157,16 +157,13 @@ def _refuse_not_yet(plan: Mapping[str, Any], where: Where) -> None:
             refuse(("models", name, "weights"), "Name a model's folder.", model["weights"])
 
 
-def _refuse_evaluation(evaluation: Mapping[str, Any], where: Where, refuse: Any) -> None:
+def _evaluation_words(evaluation: Mapping[str, Any], where: Where) -> None:
     known: dict[str, Collection[Any]] = {"splits": ("test", "train", "validation"), "labels": ("teacher", "true")}
     for key, words in known.items():
         found = evaluation.get(key, [])
         for number, word in enumerate(found if isinstance(found, list) else ()):
             if word not in words:
                 raise where.fault(("evaluation", key, number), unknown(key[:-1], str(word), words))
-    for key, now in (("labels", ["true"]), ("views", [0])):
-        if evaluation.get(key, now) != now:
-            refuse(("evaluation", key), f"Built is {shown(now)}.", evaluation[key])
 
 
 def _training(table: dict[str, Any], path: Path, where: Where, *, defaults: bool = False) -> dict[str, Any]:

@@ -52,6 +52,33 @@ class SplitMeasures(_Frozen):
     classes: dict[str, ClassMeasures] = {}
 
 
+class ConditionValues(_Frozen):
+    """One metric in one condition: a value per seed of `ModelResult.seeds`, on views the mean over them.
+
+    `over_views` is the standard deviation (n-1) over views, a mean over seeds. `best` is each seed's best view, picked
+    after looking at all: it is optimistic, and the more so the more views there are. Both are None on plain examples.
+    """
+
+    values: list[float]
+    mean: float
+    std: float | None = None
+    over_views: float | None = None
+    best: list[float] | None = None
+    best_mean: float | None = None
+
+
+class Condition(_Frozen):
+    """A model on test examples, plain (`views` 0) or on so many views that its own training's augmentation makes.
+
+    With `labels` "teacher" right is what its teacher answers to the plain example; both thresholded.
+    """
+
+    labels: Literal["true", "teacher"]
+    views: int
+    examples: int
+    metrics: dict[str, ConditionValues]
+
+
 class Latency(_Frozen):
     """Milliseconds per call of `batch` examples on the CPU with `threads` threads, in the quiet last stage."""
 
@@ -107,6 +134,7 @@ class ModelResult(_Frozen):
     metrics: dict[str, MetricValues] = {}
     validation: dict[str, MetricValues] = {}
     splits: dict[str, SplitMeasures] = {}
+    conditions: list[Condition] = []
     cost: Cost | None = None
     ship: Ship | None = None
     notes: list[str] = []

@@ -97,8 +97,10 @@ class Evaluation(_Frozen):
     """`[evaluation]`: what is measured, on what."""
 
     splits: tuple[Name, ...] = Field(default=("validation", "test"), min_length=1, description="a list of splits")
-    labels: tuple[Name, ...] = Field(default=("true",), description='a list of "true" and "teacher"')
-    views: tuple[Natural, ...] = Field(default=(0,), description="a list of numbers of views; 0 is the plain example")
+    labels: tuple[Name, ...] = Field(default=("true",), min_length=1, description='a list of "true" and "teacher"')
+    views: tuple[Natural, ...] = Field(
+        default=(0,), min_length=1, description="a list of numbers of views; 0 is the plain example"
+    )
     latency: Latency = Field(default_factory=Latency, description="a table with the keys batch and threads")
 
 
