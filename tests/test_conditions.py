@@ -15,7 +15,8 @@ from potstill import report
 from potstill.report import conditions
 from potstill.report.names import Cast
 from potstill.study.evaluate import on_test, view_name
-from potstill.study.results import ConditionValues, Results
+from potstill.study.measured import ConditionValues
+from potstill.study.results import Results
 
 SHIFT = [{"name": "shift", "fraction": 0.15}]
 ASKED = {

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from potstill.report import format as fmt
 from potstill.report.names import Cast
 from potstill.report.tables import Cell, Table, who
-from potstill.study.results import Condition, ConditionValues
+from potstill.study.measured import Condition, ConditionValues
 
 
 def tables(cast: Cast) -> list[Table]:

@@ -13,7 +13,20 @@ from typing import Any, Final
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from potstill.report import bars, conditions, costs, gain, published, sections, spread, tables, theme, tree, tuning
+from potstill.report import (
+    bars,
+    conditions,
+    costs,
+    gain,
+    inherited,
+    published,
+    sections,
+    spread,
+    tables,
+    theme,
+    tree,
+    tuning,
+)
 from potstill.report import format as fmt
 from potstill.report.figures import GLYPH
 from potstill.report.inputs import load
@@ -107,6 +120,8 @@ def _content(results: Results, arrays: Figures | None) -> dict[str, Any]:
         "splits": spread.splits(cast),
         "classes": spread.classes(cast),
         "conditions": conditions.tables(cast),
+        "inherited": inherited.students(cast),
+        "inherited_classes": inherited.classes(cast),
         "frequencies": spread.pictures(cast, arrays, ids) if arrays else [],
         "counted": spread.axis(arrays) if arrays else "",
         "costs": costs.costs(cast),

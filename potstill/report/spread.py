@@ -19,7 +19,8 @@ from potstill.report.names import Cast
 from potstill.report.sections import Ids, Picture
 from potstill.report.tables import Cell, Table, cells, who
 from potstill.report.theme import BASELINE, INK, MODEL, QUIET
-from potstill.study.results import ClassMeasures, Figures, Frequencies, MetricValues, SplitMeasures
+from potstill.study.measured import ClassMeasures, MetricValues, SplitMeasures
+from potstill.study.results import Figures, Frequencies
 
 ORDER: Final = ("train", "validation", "test")
 MOST_ROWS: Final = 200  # of the table of classes; a longer one is left to the file

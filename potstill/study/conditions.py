@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from potstill import metrics
 from potstill.evaluation import Predictions, measure
 from potstill.study.evaluate import TEST, view_name
-from potstill.study.results import Condition, ConditionValues
+from potstill.study.measured import Condition, ConditionValues
 from potstill.study.tables import Evaluation
 
 if TYPE_CHECKING:

@@ -10,6 +10,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from potstill.study.measured import Condition, Inheritance, SplitMeasures
+from potstill.study.measured import MetricValues as MetricValues
+
 FORMAT = 1
 
 Decision = Literal["better", "worse", "equivalent", "undecided"]
@@ -18,65 +21,6 @@ Method = Literal["crossed", "nested", "scalar"]
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class MetricValues(_Frozen):
-    """One metric of one model: a value per seed of `ModelResult.seeds`, their mean and standard deviation (n-1).
-
-    `std` is None with one seed, and of a model that is trained once for all seeds: its value is the same for each.
-    """
-
-    values: list[float]
-    mean: float
-    std: float | None = None
-
-
-class ClassMeasures(_Frozen):
-    """A model on the examples of one true class."""
-
-    examples: int
-    accuracy: MetricValues
-    uncertainty: MetricValues
-
-
-class SplitMeasures(_Frozen):
-    """A model on one split. The degree of uncertainty is over all examples, the accuracy over the labelled ones.
-
-    `classes` holds those with labelled examples; empty where there are more than 20.
-    """
-
-    examples: int
-    labelled: int
-    accuracy: MetricValues | None
-    uncertainty: MetricValues
-    classes: dict[str, ClassMeasures] = {}
-
-
-class ConditionValues(_Frozen):
-    """One metric in one condition: a value per seed of `ModelResult.seeds`, on views the mean over them.
-
-    `over_views` is the standard deviation (n-1) over views, a mean over seeds. `best` is each seed's best view, picked
-    after looking at all: it is optimistic, and the more so the more views there are. Both are None on plain examples.
-    """
-
-    values: list[float]
-    mean: float
-    std: float | None = None
-    over_views: float | None = None
-    best: list[float] | None = None
-    best_mean: float | None = None
-
-
-class Condition(_Frozen):
-    """A model on test examples, plain (`views` 0) or on so many views that its own training's augmentation makes.
-
-    With `labels` "teacher" right is what its teacher answers to the plain example; both thresholded.
-    """
-
-    labels: Literal["true", "teacher"]
-    views: int
-    examples: int
-    metrics: dict[str, ConditionValues]
 
 
 class Latency(_Frozen):
@@ -248,6 +192,7 @@ class Results(_Frozen):
     models: dict[str, ModelResult]
     verdicts: list[Verdict]
     tuning: Tuning | None = None
+    inheritance: dict[str, Inheritance] = Field(default={}, description="by student")
     published: list[Published] = []
     test_reads: TestReads
     plan: dict[str, Any]

@@ -10,6 +10,7 @@ from pathlib import Path
 from potstill import engine, evaluation, networks, storage
 from potstill.errors import Interrupted, RunError
 from potstill.study import collect, folder, splits, trials, words
+from potstill.study.inheritance import inherited
 from potstill.study.job import Facts, Job, evaluate_all, file_hash, train_all
 from potstill.study.judging import verdicts
 from potstill.study.opened import forget
@@ -103,6 +104,7 @@ def write_results(job: Job, tree: Tree, facts: Facts, seconds: float, *, tuned: 
         models=models,
         verdicts=verdicts(plan, reader, models, look=reads.looks, tuning=tuned.tuning),
         tuning=tuned.tuning,
+        inheritance=inherited(reader, plan.baseline, known["classes"]),
         published=[Published(source=p.source, metrics=p.metrics) for p in [plan.published] if p is not None],
         test_reads=reads,
         plan=tuned.written.to_dict(),

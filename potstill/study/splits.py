@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from potstill import metrics
 from potstill.evaluation import Predictions
-from potstill.study.results import ClassMeasures, Frequencies, MetricValues, SplitMeasures
+from potstill.study.measured import ClassMeasures, MetricValues, SplitMeasures
+from potstill.study.results import Frequencies
 
 if TYPE_CHECKING:
     from potstill.study.collect import Found

@@ -1,0 +1,142 @@
+"""What a student takes over from its teacher on test examples: confidence, errors, uncertainty by class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from potstill import metrics
+from potstill.evaluation import Predictions
+from potstill.study.collect import Found, Reader
+from potstill.study.correlation import Jackknife, errors, interval, spearman
+from potstill.study.measured import Correlation, Inheritance, Inherited
+from potstill.study.splits import EVERY, MOST_CLASSES, trainings
+from potstill.study.statistics import crossed, half_width
+
+SPLIT: Final = "test"
+Floats = NDArray[np.float64]
+
+
+class _Numbers(NamedTuple):
+    """One model and seed, per test example: (n,) each."""
+
+    confidence: Floats
+    error: Floats
+    uncertainty: Floats
+
+
+class _Pair(NamedTuple):
+    """A student and its teachers, or whoever stands in the student's place."""
+
+    teacher: _Numbers
+    student: _Numbers
+
+
+def inherited(reader: Reader, baseline: str | None, classes: Sequence[str]) -> dict[str, Inheritance]:
+    """Every student that can be held beside its teachers, by key; `baseline` is the name of the model that is one."""
+    told = {}
+    for key in reader.tree.families:
+        found = reader.find(key)
+        pairs, labels = _pairs(reader, found, found)
+        if pairs:
+            other = _baseline(reader, found, baseline)
+            never_met = _pairs(reader, found, other)[0] if other is not None else []
+            told[key] = _student(reader, found, pairs, labels=labels, classes=classes, never_met=never_met)
+    return told
+
+
+def _pairs(reader: Reader, student: Found, other: Found) -> tuple[list[_Pair], NDArray[np.int64]]:
+    """Per training the numbers of a student's teachers, who count as one, and of the student or another model.
+
+    Empty where there is no teacher, or none that answers test examples.
+    """
+    pairs, labels = [], np.zeros(0, np.int64)
+    for seed in trainings(student) if student.family.teachers else ():
+        told = reader.teacher(student.family, seed, SPLIT)
+        if told is None or not told.labelled.all():
+            return [], labels
+        if seed in other.predictions:
+            pairs.append(_Pair(_numbers(told), _numbers(other.predictions[seed][SPLIT])))
+            labels = told.labels
+    return pairs, labels
+
+
+def _baseline(reader: Reader, student: Found, name: str | None) -> Found | None:
+    """The baseline at the student's point of a sweep; None if that is the student itself, or its teacher."""
+    for family in reader.tree.families.values():
+        same = all(student.family.point.get(key, value) == value for key, value in family.point.items())
+        if family.model == name and family.model != student.family.model and same and not family.brought:
+            return None if family.key in student.family.teachers else reader.find(family.key)
+    return None
+
+
+def _student(
+    reader: Reader,
+    found: Found,
+    pairs: Sequence[_Pair],
+    *,
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+    never_met: Sequence[_Pair],
+) -> Inheritance:
+    parts = [(EVERY, np.ones(len(labels), bool))]
+    if len(classes) <= MOST_CLASSES:
+        parts += [(name, labels == number) for number, name in enumerate(classes) if (labels == number).any()]
+    confidence, wrong = _correlations(pairs)
+    reference = [one.mean for one in _correlations(never_met)]
+    return Inheritance(
+        teachers=list(found.family.teachers),
+        seeds=trainings(found),
+        examples=len(labels),
+        one_teacher=all(reader.tree.families[name].settings["shared"] for name in found.family.teachers),
+        confidence=confidence,
+        errors=wrong,
+        baseline_confidence=reference[0],
+        baseline_errors=reference[1],
+        classes=[_inherited(pairs, name, rows) for name, rows in parts],
+    )
+
+
+def _correlations(pairs: Sequence[_Pair]) -> tuple[Correlation, Correlation]:
+    return (
+        _correlation([spearman(one.teacher.confidence, one.student.confidence) for one in pairs]),
+        _correlation([errors(one.teacher.error, one.student.error) for one in pairs]),
+    )
+
+
+def _numbers(one: Predictions) -> _Numbers:
+    width = one.log_probs.shape[1]
+    return _Numbers(
+        confidence=np.asarray(one.log_probs.max(axis=1), np.float64),  # of the same order as the probability
+        error=metrics.get("error_rate", classes=width).phi(one.log_probs, one.labels)[:, 0],
+        uncertainty=metrics.get("uncertainty", classes=width).phi(one.log_probs, one.labels)[:, 0],
+    )
+
+
+def _correlation(found: list[Jackknife]) -> Correlation:
+    values = [one.value if np.isfinite(one.value) else None for one in found]
+    known = [value for value in values if value is not None]
+    mean = float(np.mean(known)) if known and len(known) == len(values) else None
+    return Correlation(values=values, mean=mean, interval=None if mean is None else interval(found))
+
+
+def _inherited(pairs: Sequence[_Pair], name: str, rows: NDArray[np.bool_]) -> Inherited:
+    """Uncertainty and errors of teacher and student on some of the examples."""
+    uncertain = np.stack([[t.uncertainty[rows], s.uncertainty[rows]] for t, s in pairs])
+    wrong = np.stack([[t.error[rows], s.error[rows]] for t, s in pairs])
+    gaps = uncertain[:, 1] - uncertain[:, 0]
+    middle = float(gaps.mean())
+    half = float(half_width(crossed(gaps), 1)) if min(gaps.shape) > 1 else None
+    return Inherited(
+        name=name,
+        examples=int(rows.sum()),
+        teacher_uncertainty=float(uncertain[:, 0].mean()),
+        student_uncertainty=float(uncertain[:, 1].mean()),
+        difference=middle,
+        interval=None if half is None else (middle - half, middle + half),
+        teacher_error_rate=float(wrong[:, 0].mean()),
+        student_error_rate=float(wrong[:, 1].mean()),
+    )

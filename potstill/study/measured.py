@@ -1,0 +1,122 @@
+"""Parts of results.json: what models do on splits and classes, in test conditions, and beside their teachers.
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MetricValues(_Frozen):
+    """One metric of one model: a value per seed of `ModelResult.seeds`, their mean and standard deviation (n-1).
+
+    `std` is None with one seed, and of a model that is trained once for all seeds: its value is the same for each.
+    """
+
+    values: list[float]
+    mean: float
+    std: float | None = None
+
+
+class ClassMeasures(_Frozen):
+    """A model on the examples of one true class."""
+
+    examples: int
+    accuracy: MetricValues
+    uncertainty: MetricValues
+
+
+class SplitMeasures(_Frozen):
+    """A model on one split. The degree of uncertainty is over all examples, the accuracy over the labelled ones.
+
+    `classes` holds those with labelled examples; empty where there are more than 20.
+    """
+
+    examples: int
+    labelled: int
+    accuracy: MetricValues | None
+    uncertainty: MetricValues
+    classes: dict[str, ClassMeasures] = {}
+
+
+class ConditionValues(_Frozen):
+    """One metric in one condition: a value per seed of `ModelResult.seeds`, on views the mean over them.
+
+    `over_views` is the standard deviation (n-1) over views, a mean over seeds. `best` is each seed's best view, picked
+    after looking at all: it is optimistic, and the more so the more views there are. Both are None on plain examples.
+    """
+
+    values: list[float]
+    mean: float
+    std: float | None = None
+    over_views: float | None = None
+    best: list[float] | None = None
+    best_mean: float | None = None
+
+
+class Condition(_Frozen):
+    """A model on test examples, plain (`views` 0) or on so many views that its own training's augmentation makes.
+
+    With `labels` "teacher" right is what its teacher answers to the plain example; both thresholded.
+    """
+
+    labels: Literal["true", "teacher"]
+    views: int
+    examples: int
+    metrics: dict[str, ConditionValues]
+
+
+class Correlation(_Frozen):
+    """A correlation over test examples, per seed and their mean; None where one is not defined (all values equal).
+
+    `interval` is 95 % for fresh training runs and fresh test examples, from the jackknife's pseudo-values by the
+    crossed analysis of the verdicts; alone, not simultaneous over models. None with one seed.
+    """
+
+    values: list[float | None]
+    mean: float | None
+    interval: tuple[float, float] | None
+
+
+class Inherited(_Frozen):
+    """Degree of uncertainty and error rate of teacher and student on test examples of one true class.
+
+    Means over seeds; `name` is empty for all examples. `difference` is student minus teacher in uncertainty, with an
+    interval as in `Correlation`.
+    """
+
+    name: str
+    examples: int
+    teacher_uncertainty: float
+    student_uncertainty: float
+    difference: float
+    interval: tuple[float, float] | None
+    teacher_error_rate: float
+    student_error_rate: float
+
+
+class Inheritance(_Frozen):
+    """What a student has of its teachers, who count as one, on test examples.
+
+    `confidence` is Spearman's rank correlation of the probabilities of the predicted class, `errors` the phi
+    coefficient of their errors. With `one_teacher` all seeds share the teachers: the intervals are for these.
+    `baseline_confidence` and `baseline_errors` are those of the baseline and the same teachers, who never met: what
+    examples that are hard for all give without any teaching.
+    """
+
+    teachers: list[str]
+    seeds: list[int]
+    examples: int
+    one_teacher: bool
+    confidence: Correlation
+    errors: Correlation
+    baseline_confidence: float | None = None
+    baseline_errors: float | None = None
+    classes: list[Inherited]
