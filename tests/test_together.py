@@ -23,6 +23,7 @@ from potstill.study.bundles import bundles
 from potstill.study.tree import Node
 from potstill.training import step, together
 from potstill.training.fit import prepare
+from potstill.training.run import Run
 from potstill.training.task import Task
 
 
@@ -121,14 +122,106 @@ def test_students_of_several_teachers_and_temperatures(
     assert counts == [6] * 40
 
 
-def test_a_binary_task_has_one_output(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_binary_task_is_trained_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one output too few numbers tell whether sums round alike."""
     inputs = np.random.default_rng(0).normal(size=(400, 12)).astype(np.float32)
     data = ps.data.open((inputs, (inputs.sum(1) > 0).astype(int)), task="binary", validation=80, test=80)
     settings: dict[str, Any] = {"network": "mlp:16", "data": data, "steps": 30, "batch_size": 32}
     alone = [ps.fit(member=member, **settings) for member in (1, 2)]
     counts = steps_of(monkeypatch)
     assert list(map(told, train([prepare(member=member, **settings) for member in (1, 2)]))) == list(map(told, alone))
-    assert counts == [2] * 30
+    assert counts == [1] * 60
+
+
+@pytest.mark.parametrize("case", range(12))
+def test_whatever_the_shapes(case: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Widths, batches and numbers of classes that fill no whole vectors; the same bits, together or not."""
+    rng = np.random.default_rng(case)
+    features, classes, rows = int(rng.integers(3, 70)), int(rng.integers(2, 12)), int(rng.integers(150, 400))
+    labels = np.arange(rows) % classes
+    inputs = rng.normal(size=(rows, features)).astype(np.float32) + labels[:, None] / classes
+    data = ps.data.open((inputs, labels), validation=50, test=50)
+    hidden = "-".join(str(rng.integers(2, 40)) for _ in range(rng.integers(1, 3)))
+    settings: dict[str, Any] = {"network": f"mlp:{hidden}", "data": data, "epochs": 4, "patience": 2}
+    settings |= {"batch_size": int(rng.integers(1, 100)), "optimizer": ["adam", "adamw", "sgd"][case % 3]}
+    members = range(int(rng.integers(2, 7)))
+    alone = [ps.fit(member=member, **settings) for member in members]
+    assert list(map(told, train([prepare(member=member, **settings) for member in members]))) == list(map(told, alone))
+
+
+def test_one_output_and_few_rows_are_never_taken_at_once() -> None:
+    assert exact(((32, 64), (32,), (10, 32), (10,)), 2, 64, "highest")
+    assert not exact(((32, 64), (32,), (10, 32), (10,)), 2, 7, "highest")
+    assert not exact(((32, 64), (32,), (1, 32), (1,)), 2, 64, "highest")
+
+
+def test_students_learn_from_other_rows_than_the_baseline(teachers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels are known for few rows, answers for all: the batches differ, and so do the numbers of terms."""
+    few = ps.data.open("digits", test=600, validation=100, labelled=100, splits=("train", "validation"))
+    base: dict[str, Any] = {"network": "mlp:16", "data": few, "steps": 20, "batch_size": 64}
+    rows: list[dict[str, Any]] = [
+        {"objective": "hard_labels"},
+        {"objective": "soft_labels", "teacher": teachers[0]},
+        {"objective": "hard_labels", "member": 1},
+        {"objective": {"name": "hinton", "alpha": 0.5}, "teacher": teachers[0]},
+        {"objective": "soft_labels", "teacher": teachers[1]},
+    ]
+    alone = [ps.fit(**base, **row) for row in rows]
+    counts = steps_of(monkeypatch)
+    assert list(map(told, train([prepare(**base, **row) for row in rows]))) == list(map(told, alone))
+    assert sorted(counts) == [1] * 20 + [2] * 40
+
+
+def test_teachers_that_answer_for_each_view(digits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shift = ({"name": "shift", "fraction": 0.2},)
+    augmented = digits.train.with_augment(shift)
+    models = [ps.fit("mlp:32", digits, seed=seed, steps=60) for seed in (3, 4)]
+    answers = [ps.record(m, augmented, folder=tmp_path / str(i), views=(1, 2)) for i, m in enumerate(models)]
+    base: dict[str, Any] = {"network": "mlp:16", "data": digits, "epochs": 3, "batch_size": 64}
+    base |= {"augment": shift, "views": 2, "objective": "soft_labels"}
+    alone = [ps.fit(teacher=answer, **base) for answer in answers]
+    counts = steps_of(monkeypatch)
+    assert list(map(told, train([prepare(teacher=answer, **base) for answer in answers]))) == list(map(told, alone))
+    assert counts == [2] * 54
+
+
+def test_optimizers_share_nothing_afterwards(digits: Any) -> None:
+    runs = [Run(prepare("mlp:16", digits, member=member)) for member in (1, 2)]
+    steps = step.stepper([run.learner for run in runs])
+    steps.step(runs[0].rows(), 0, 0)
+    steps.release()
+    tensors = [t for run in runs for state in run.optimizer.state.values() for t in state.values()]
+    assert len({t.untyped_storage().data_ptr() for t in tensors}) == len(tensors) == 2 * 4 * 3
+
+
+def test_a_group_that_fails_goes_on_one_by_one(digits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose error it was shows then: the others end as ever."""
+    settings: dict[str, Any] = {"network": "mlp:16", "data": digits, "steps": 40, "batch_size": 64}
+    alone = [ps.fit(member=member, **settings) for member in range(3)]
+    plain = Stack.forward
+
+    def fail(self: Stack, inputs: Tensor) -> Tensor:
+        if any(network is tasks[1].network for network in self.networks) and steps["left"] <= 0:
+            raise RuntimeError("broken")
+        steps["left"] -= 1
+        return plain(self, inputs)
+
+    steps = {"left": 10}
+    tasks = [prepare(member=member, **settings) for member in range(3)]
+    monkeypatch.setattr(Stack, "forward", fail)
+    found = train(tasks)
+    assert str(found[1]) == "broken"
+    assert [told(found[0]), told(found[2])] == [told(alone[0]), told(alone[2])]
+
+
+def test_what_cannot_be_compared_is_not_alike(digits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(a: Any, b: Any) -> bool:
+        raise RuntimeError("unreadable")
+
+    monkeypatch.setattr(together, "alike", fail)
+    settings: dict[str, Any] = {"network": "mlp:16", "data": digits, "steps": 5}
+    found = train([prepare(member=member, **settings) for member in range(2)])
+    assert list(map(told, found)) == [told(ps.fit(member=member, **settings)) for member in range(2)]
 
 
 def test_what_sees_other_batches_is_trained_by_itself(digits: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,7 +121,7 @@ class ClosedForm:
             factors = self._by_size[size] = (self._inverse / size)[:, :, None, None]
         gradient.mul_(factors)
         flat = gradient.squeeze(1) if count == 1 else gradient.sum(1)
-        flat = flat[:, 1:] if binary else flat
+        flat = flat[:, 1:].clone() if binary else flat
         means = [
             {name: value / size for name, value in zip(names, row, strict=True)}
             for names, row in zip(self._names, values, strict=True)

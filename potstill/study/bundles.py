@@ -18,7 +18,6 @@ from potstill.training.step import pays
 
 MOST = 6  # more at once gain nothing: 0.64 of the time of a training alone with 5 as with 11 (784-100-10, batch 128)
 
-
 Facts = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
@@ -58,7 +57,11 @@ def _batches(node: Node, facts: Facts) -> str | None:
     objective, training = objectives.build(settings["objective"]), training_of(node)
     known = facts(settings["data"]["plan"])
     where = (settings["network"], tuple(known["shape"]), known["outputs"])
-    if objective.targets is None or not _pays(storage.canonical(where), training.batch_size, known["rows"]):
+    if (
+        objective.targets is None
+        or known["outputs"] < 2
+        or not _pays(storage.canonical(where), training.batch_size, known["rows"])
+    ):
         return None
     kind = [objective.needs_labels, objective.needs_teacher]
     return storage.canonical([where, kind, settings["training"], settings["data"], settings["known"], node.seed])

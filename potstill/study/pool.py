@@ -57,8 +57,8 @@ def run_wave(
 ) -> None:
     """Run bundles of independent nodes, in the order given; `done` is called once per node, when its bundle ends.
 
-    When a worker is killed, what was not begun runs on in a fresh pool; what was running is tried once more,
-    each node alone.
+    When a worker is killed, what was not begun runs on in a fresh pool; what was running is tried once more, a bundle
+    at a time, and then each node alone.
     """
     waiting = {node.folder: node for bundle in bundles for node in bundle}
 
@@ -78,20 +78,28 @@ def run_wave(
                     take(Outcome(folder, "interrupted"))
                 return
             for node in [node for node in waiting.values() if is_complete(place.root, node)]:
+                place.running(node.folder).unlink(missing_ok=True)
                 take(Outcome(node.folder, "done"))  # the worker was killed before its bundle ended
-            suspects = [node for node in waiting.values() if place.running(node.folder).exists()]
-            for node in suspects or list(waiting.values())[:1]:
-                take(_alone(node, place))
+            begun = {folder for folder in waiting if place.running(folder).exists()} or set(list(waiting)[:1])
+            for bundle in batch:
+                for outcome in _again([node for node in bundle if node.folder in begun & waiting.keys()], place):
+                    take(outcome)
 
 
-def _alone(node: Node, place: Place) -> Outcome:
-    """Once more, with nobody beside it, so that nobody else is blamed."""
+def _again(bundle: Sequence[Node], place: Place) -> list[Outcome]:
+    """Once more, with nobody beside it, so that nobody else is blamed; then each node by itself."""
+    done = [Outcome(node.folder, "done") for node in bundle if is_complete(place.root, node)]
+    bundle = [node for node in bundle if not is_complete(place.root, node)]
+    if not bundle:
+        return done
     try:
-        ((outcome,),) = parallel(2, run_nodes, [([node], place)])
-        return outcome
+        (outcomes,) = parallel(2, run_nodes, [(bundle, place)])
+        return done + outcomes
     except BrokenProcessPool:
-        place.running(node.folder).unlink(missing_ok=True)
-        return failed(node, place, KILLED)
+        if len(bundle) > 1:
+            return done + [outcome for node in bundle for outcome in _again([node], place)]
+        place.running(bundle[0].folder).unlink(missing_ok=True)
+        return [*done, failed(bundle[0], place, KILLED)]
 
 
 def parallel(workers: int, function: Callable[..., T], arguments: Sequence[tuple[Any, ...]]) -> Iterator[T]:

@@ -99,7 +99,12 @@ def _ended_by(error: Exception, node: Node, place: Place) -> Outcome:
 
 def failed(node: Node, place: Place, reason: str) -> Outcome:
     """Write down why a node failed; its descendants are not run, the rest goes on."""
-    storage.write_json(place.root / node.folder / "failure.json", {"reason": reason, "settings": dict(node.settings)})
+    try:
+        storage.write_json(
+            place.root / node.folder / "failure.json", {"reason": reason, "settings": dict(node.settings)}
+        )
+    except StorageError as error:  # the disk is full, say: nobody can go on
+        return Outcome(node.folder, "refused", f"StorageError: {error}")
     return Outcome(node.folder, "failed", reason)
 
 

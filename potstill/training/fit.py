@@ -43,6 +43,7 @@ def _to_the_end(make: Callable[P, Task]) -> Callable[P, Model]:
             raise outcome
         return outcome
 
+    trained.__annotations__ = {**make.__annotations__, "return": "Model"}
     trained.__signature__ = inspect.signature(make).replace(return_annotation="Model")  # type: ignore[attr-defined]
     return trained
 

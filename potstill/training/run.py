@@ -16,6 +16,7 @@ from torch import Tensor
 from potstill import metrics, storage
 from potstill.errors import Interrupted, TrainingError
 from potstill.networks.model import Model
+from potstill.networks.stack import aligned
 from potstill.training import checkpoint, optimizers
 from potstill.training.checkpoint import State
 from potstill.training.loss import Loss
@@ -69,7 +70,9 @@ class Run:
         return self._rows[position * size : (position + 1) * size]
 
     def prepare(self) -> None:
-        """Set the learning rate of the next step."""
+        """Before the next step: its learning rate; at an epoch's beginning the network is set to train."""
+        if self.state.step % self._per_epoch == 0:
+            self.task.network.train()
         if not self._constant:
             factor = self._schedule(self.state.step, self._total)
             for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
@@ -91,6 +94,7 @@ class Run:
         ended = state.step % self._per_epoch == 0 or state.step == self._total
         if ended:
             self._end_epoch()
+            state.seconds += time.monotonic() - began
         if ended or began - self._polled >= _POLL_SECONDS:
             self._polled = began
             if task.progress:
@@ -100,14 +104,13 @@ class Run:
                 raise Interrupted(f"Stopped at step {state.step} of {self._total}; everything so far is saved.")
         if self._kept and began - self._saved >= task.checkpoint_seconds * (0.25 if ended else 1.0):
             self._save()
-        state.seconds += time.monotonic() - began
 
     def _save(self) -> None:
         if self._kept is not None:
-            self._saved = time.monotonic()
             tensors, moments = self.task.network.state_dict(), optimizers.state_tensors(self.optimizer)
             engine = self.task.engine.describe()
             checkpoint.save(self._kept, self.state, tensors, moments, settings=self.task.settings, engine=engine)
+            self._saved = time.monotonic()
 
     def _end_epoch(self) -> None:
         """A row of history; best weights; early stopping."""
@@ -117,7 +120,7 @@ class Run:
         row["train_objective"] = sum(state.sums.values()) / state.rows
         state.sums, state.rows = {}, 0
         if task.validation:
-            row |= task.validation.measure(task.network, task.engine)
+            row |= task.validation.measure(aligned(task.network), task.engine)
             task.network.train()
         if not all(map(math.isfinite, row.values())):
             found = ", ".join(f"{name} = {value}" for name, value in row.items() if not math.isfinite(value))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill.errors import PotstillError, TrainingError
-from potstill.losses import ClosedForm
+from potstill.losses import TABLE_LIMIT, ClosedForm
 from potstill.networks.stack import Stack, exact, is_stack, shapes_of
 from potstill.seeding import reseed_step
 from potstill.training import optimizers
@@ -71,8 +71,9 @@ def stepper(learners: Sequence[Learner]) -> Stepper:
     stack = Stack.of([learner.task.network for learner in learners]) if all(own.plain for own in learners) else None
     if stack is not None:
         return _Together(learners, stack)
-    (learner,) = learners
-    return _Alone(learner)
+    if len(learners) > 1:
+        raise ValueError(f"{len(learners)} trainings cannot be stepped at once: they are not alike.")
+    return _Alone(learners[0])
 
 
 def alike(a: Learner, b: Learner) -> bool:
@@ -85,6 +86,8 @@ def alike(a: Learner, b: Learner) -> bool:
         and all(one.settings[key] == other.settings[key] for key in ("data", "network"))
         and torch.equal(one.rows, other.rows)
         and shapes_of(one.network) == shapes_of(other.network)
+        and is_stack(one.network)
+        and is_stack(other.network)
         and a.loss.terms == b.loss.terms
     )
 
@@ -105,7 +108,8 @@ def most(learner: Learner, wanted: int) -> int:
     if not pays(task.network, task.training.batch_size, rows):
         return 1
     shapes, precision = shapes_of(task.network), torch.get_float32_matmul_precision()
-    size = min(task.training.batch_size, rows)
+    size, table = min(task.training.batch_size, rows), ClosedForm.size(rows, len(task.train.spec.classes), 2)
+    wanted = min(wanted, max(TABLE_LIMIT // table, 1))
     return next((n for n in range(wanted, 1, -1) if exact(shapes, n, size, precision)), 1)
 
 
@@ -154,9 +158,11 @@ class _Together:
         self._stack, self._clip = stack, self._tasks[0].training.clip
         self._update = optimizers.updater(self._optimizers, stack)
         self._forms: list[ClosedForm] = []
+        self._joined: ClosedForm | None = None
 
     def step(self, index: Tensor, view: int, number: int) -> Sequence[Values]:
         _, inputs = self._losses[0].take(index, view)
+        reseed_step(self._tasks[0].seed, number)
         logits = self._stack.forward(inputs)
         if number == 0:
             _check(self._tasks, [rows.t() for rows in logits])
@@ -173,7 +179,7 @@ class _Together:
         forms = [loss.form(view) for loss in self._losses]
         if len(forms) == 1:
             return forms[0]
-        if forms != self._forms:
+        if self._joined is None or forms != self._forms:
             self._forms, self._joined = forms, ClosedForm.join(forms)
         return self._joined
 

@@ -29,9 +29,16 @@ def train(tasks: Sequence[Task], ended: Ended) -> None:
     while waiting:
         first = next(iter(waiting.values()))
         with first.task.engine.settings():
-            found = [n for n, run in waiting.items() if run is first or alike(first.learner, run.learner)]
+            found = [number for number, run in waiting.items() if run is first or _alike(first, run)]
             part = {n: waiting.pop(n) for n in found[: most(first.learner, len(found))]}
             _train(part, ended)
+
+
+def _alike(a: Run, b: Run) -> bool:
+    try:
+        return alike(a.learner, b.learner)
+    except Exception:  # a teacher that cannot be read, say: its own training will tell
+        return False
 
 
 def _train(runs: Runs, ended: Ended) -> None:
@@ -40,11 +47,19 @@ def _train(runs: Runs, ended: Ended) -> None:
         for number in [n for n, run in runs.items() if run.over]:
             _end(number, runs.pop(number), ended)
         steps = sorted({run.state.step for run in runs.values()})
-        if steps:
-            group = {n: run for n, run in runs.items() if run.state.step == steps[0]}
-            until = steps[1] if len(steps) > 1 else None
-            for number, error in _advance(group, until).items():
-                _fail(number, runs.pop(number), error, ended)
+        if not steps:
+            return
+        group = {n: run for n, run in runs.items() if run.state.step == steps[0]}
+        try:
+            failures = _advance(group, steps[1] if len(steps) > 1 else None)
+        except Exception as error:
+            if len(runs) > 1:  # whose error it is shows when each goes on alone
+                for number, run in runs.items():
+                    _train({number: run}, ended)
+                return
+            failures = dict.fromkeys(runs, error)
+        for number, failure in failures.items():
+            _fail(number, runs.pop(number), failure, ended)
 
 
 def _advance(group: Runs, until: int | None) -> dict[int, Exception]:
@@ -70,8 +85,6 @@ def _advance(group: Runs, until: int | None) -> dict[int, Exception]:
                 except Exception as error:
                     failures[number] = error
         return failures
-    except Exception as error:
-        return dict.fromkeys(group, error)
     finally:
         steps.release()
 
@@ -86,6 +99,8 @@ def _end(number: int, run: Run, ended: Ended) -> None:
 
 
 def _fail(number: int, run: Run, error: Exception, ended: Ended) -> None:
-    if isinstance(error, TrainingError):
-        run.keep_good()
-    ended(number, error)
+    try:
+        if isinstance(error, TrainingError):
+            run.keep_good()
+    finally:
+        ended(number, error)
