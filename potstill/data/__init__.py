@@ -1,9 +1,40 @@
-"""Data: sources, splits, views. See `open`."""
+"""Data: sources, splits, views. See `open`.
 
-from potstill.data import views
-from potstill.data.loose import inputs, read_array
-from potstill.data.named import names, options
-from potstill.data.opening import Data, open
-from potstill.data.source import ArraySource
+The names are loaded when they are first used: a process that only decodes pictures need not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from potstill.data import views
+    from potstill.data.loose import inputs, read_array
+    from potstill.data.named import names, options
+    from potstill.data.opening import Data, open
+    from potstill.data.source import ArraySource
+
+_WHERE = {
+    "ArraySource": "source",
+    "Data": "opening",
+    "inputs": "loose",
+    "names": "named",
+    "open": "opening",
+    "options": "named",
+    "read_array": "loose",
+}
 
 __all__ = ["ArraySource", "Data", "inputs", "names", "open", "options", "read_array", "views"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(import_module(f"potstill.data.{_WHERE[name]}"), name)
+    if name == "views":
+        return import_module("potstill.data.views")
+    raise AttributeError(f"module 'potstill.data' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -9,6 +9,10 @@ cannot be written (read-only, full), parts are kept in memory and nothing is sai
 
 from __future__ import annotations
 
+import fcntl
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -64,3 +68,28 @@ def _load(folder: Path, where: str) -> Part | None:
         return Part(inputs, labels, where, digests)
     except (StorageError, OSError, ValueError, KeyError, TypeError):
         return None  # absent or damaged: the caller makes it
+
+
+def made(folder: Path, fill: Callable[[Path], None], *, whole: Callable[[Path], bool]) -> None:
+    """A folder of the cache that is whole or absent: `fill` writes into a temporary one, which is renamed at the end.
+
+    Whoever comes while another process fills waits for it, and finds it there. What is there and not `whole`, and what
+    a killed process left, is removed first. `StorageError` where the cache folder cannot be written.
+    """
+    parent = storage.make_folder(folder.parent)
+    with storage.explained(folder, "make"), (parent / f".{folder.name}.lock").open("wb") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        if folder.exists() and whole(folder):
+            return
+        for left in (folder, *parent.glob(f".{folder.name}.*.tmp")):
+            shutil.rmtree(left, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=parent))
+        try:
+            fill(temporary)
+            os.chmod(temporary, 0o755)
+            os.sync()  # one call for all files; fsync of each takes longer than decoding them
+            temporary.rename(folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        storage.sync_folder(parent)

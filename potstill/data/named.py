@@ -1,4 +1,4 @@
-"""Data sets by name or path: digits, MNIST, Fashion-MNIST, idx folders, numpy files."""
+"""Data sets by name or path: digits, MNIST, Fashion-MNIST, cats and dogs, idx folders, numpy files, pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from potstill import storage
-from potstill.data import arrays, cache, checks, idx
+from potstill.data import arrays, cache, checks, idx, photos, pixels, tree, unpack
 from potstill.data.parts import Contents, Part, labelled_part
 from potstill.errors import DataError, did_you_mean
 from potstill.registry import Registry
@@ -33,8 +33,9 @@ _PUBLISHED: Final = {
 }
 _TORCHVISION: Final = {"mnist": "MNIST/raw", "fashion-mnist": "FashionMNIST/raw"}
 SUPPORTED: Final = (
-    "the names digits, mnist and fashion-mnist; a folder with idx files (plain or .gz) or with .npy files; a .npz "
-    "file; arrays from Python"
+    "the names digits, mnist, fashion-mnist and cats-dogs-64; a folder with idx files (plain or .gz) or with .npy "
+    "files; a .npz file; a folder of pictures in folders of classes (CLASS/*.jpg, or train/CLASS/*.jpg and "
+    "test/CLASS/*.jpg), or a .tar, .tar.xz, .tar.gz, .tar.bz2 or .zip of one; arrays from Python"
 )
 
 
@@ -118,7 +119,11 @@ def from_idx_folder(folder: Path, *, name: str = "", classes: Sequence[Any] | No
     return Contents(name or folder.name, parts, None if classes is None else tuple(map(str, classes)))
 
 
-registry: Final = Registry("data source", {"digits": digits, "mnist": mnist, "fashion-mnist": fashion_mnist}, DataError)
+registry: Final = Registry(
+    "data source",
+    {"digits": digits, "mnist": mnist, "fashion-mnist": fashion_mnist, "cats-dogs-64": photos.cats_dogs_64},
+    DataError,
+)
 
 
 def resolve(text: str, folder: str | Path | None) -> Path:
@@ -131,17 +136,28 @@ def resolve(text: str, folder: str | Path | None) -> Path:
     return place if place.name == path.name and not path.exists() else path
 
 
-def _from_path(path: Path, classes: Sequence[Any] | None) -> Contents:
-    if path.is_dir():
-        if any(path.glob("*-ubyte")) or any(path.glob("*-ubyte.gz")):
-            return from_idx_folder(path, classes=classes)
-        if any(path.glob("*.npy")):
-            return arrays.from_npy_folder(path, classes=classes)
-        raise DataError(f"{path}: found a folder with neither idx nor .npy files. Supported now: {SUPPORTED}.")
+def _from_path(path: Path, table: Mapping[str, Any]) -> Contents:
     if not path.exists():
         raise DataError(
             f"{path} is not there. Check the path; relative paths start in the data folder (--data) or here."
         )
+    idx_files = path.is_dir() and (any(path.glob("*-ubyte")) or any(path.glob("*-ubyte.gz")))
+    if not idx_files and (unpack.is_archive(path) or _holds_pictures(path)):
+        return photos.contents(path, table)
+    for word in table:
+        if word not in ("name", "classes"):
+            raise DataError(
+                f'source: "{word}" is a key of pictures, and the data in "{path}" are none. Known: classes.'
+            )
+    classes = table.get("classes")
+    if idx_files:
+        return from_idx_folder(path, classes=classes)
+    if path.is_dir() and any(path.glob("*.npy")):
+        return arrays.from_npy_folder(path, classes=classes)
+    if path.is_dir():
+        raise DataError(f"{path}: found a folder with neither idx nor .npy files nor pictures. Supported now: {SUPPORTED}.")
+    if photos.is_picture(path):
+        raise DataError(f"{path}: found one picture, wanted a folder of them. Supported now: {SUPPORTED}.")
     if path.suffix == ".npz":
         return arrays.from_npz(path, classes=classes)
     if path.suffix == ".npy":
@@ -170,7 +186,16 @@ def options(name: str) -> tuple[str, ...]:
         return tuple(registry.parameters(name))
     if not _is_path(name):
         raise DataError(_unknown(name))
-    return ("classes",)
+    return path_options(name)
+
+
+def path_options(name: str) -> tuple[str, ...]:
+    """The same for a path, whether there is something or not: keys of pictures too, where these may be there."""
+    return ("classes",) if name.endswith((".npz", ".npy")) else ("classes", *pixels.KEYS)
+
+
+def _holds_pictures(path: Path) -> bool:
+    return path.is_dir() and not any(path.glob("*.npy")) and tree.has_pictures(path)
 
 
 def _is_path(name: str) -> bool:
@@ -192,13 +217,14 @@ def locate(source: Any, folder: str | Path | None) -> Contents:
         raise DataError(f"source: found {type(source).__name__}. Supported now: {SUPPORTED}.")
     name = table["name"]
     if name in registry.table:
-        registry.expand(table)
-        contents: Contents = registry.table[name](_data_folder(folder))
+        contents: Contents = registry.call(table, _data_folder(folder))
         return contents
     path = resolve(name, folder)
     if not (path.exists() or _is_path(name)):
         raise DataError(_unknown(name))
+    known = path_options(name)
     for word in table:
-        if word not in ("name", "classes"):
-            raise DataError(f'source: the data in "{name}" has no key "{word}". Known: classes.')
-    return _from_path(path, table.get("classes"))
+        if word not in ("name", *known):
+            near = did_you_mean(word, known)
+            raise DataError(f'source: the data in "{name}" has no key "{word}".{near} Known: {", ".join(known)}.')
+    return _from_path(path, table)

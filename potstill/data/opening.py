@@ -28,13 +28,17 @@ Arrays: TypeAlias = "tuple[Any, Any] | Mapping[str, Any]"
 
 @dataclass(frozen=True)
 class Data:
-    """A data set, split. `validation` and `test` are None where there are no such rows or they were not asked for."""
+    """A data set, split. `validation` and `test` are None where there are no such rows or they were not asked for.
+
+    `notes`: sentences on what was left out of it.
+    """
 
     train: ArraySource
     validation: ArraySource | None
     test: ArraySource | None
     spec: DataSpec
     name: str
+    notes: tuple[str, ...] = ()
 
     def without_test(self) -> Data:
         """The same without the test set: what training and recording receive."""
@@ -51,6 +55,7 @@ class Data:
             "shape": list(self.spec.shape),
             "preprocessing": {"scale": self.spec.preprocessing.scale, "offset": self.spec.preprocessing.offset},
             "augmentation": self.train.augmentation,
+            "notes": list(self.notes),
             "splits": {name: self._split(source) for name, source in found.items() if source is not None},
         }
 
@@ -81,7 +86,7 @@ def open(
 
     `source`: a built-in name (`names()`), the path of a folder or file, a table `{"name": name or path, options}`, or
     arrays: `(inputs, labels)` or `{"train": (x, y), "test": (x, y), "unlabelled": x}` (see `arrays` for the keys of
-    files and dictionaries). Inputs are rows (n, F) or pictures (n, H, W), (n, C, H, W) or (n, H, W, C); uint8 is kept
+    files and dictionaries, `tree` for folders of pictures and `pixels.Options` for their options). Inputs are rows (n, F) or pictures (n, H, W), (n, C, H, W) or (n, H, W, C); uint8 is kept
     and scaled by 1/255 (digits by 1/16), anything else becomes float32 and is taken as it is. Labels are whole
     numbers from 0, or text (classes: sorted).
 
@@ -92,7 +97,8 @@ def open(
     validation examples; test keeps all. `augment`: transforms of views 1, 2, ... (`views`). `task="binary"` needs
     exactly two classes; the second is the positive one. `folder`: the user's data folder, by default
     `$POTSTILL_DATA`. `splits`: those to build beside train; parts that are not asked for are not read, and rows that
-    would be theirs are never in train.
+    would be theirs are never in train. Only pictures are decoded all at once, so that what is wrong with test pictures
+    shows before a training.
 
     `DataError`: whatever cannot be used, saying where, what was found and wanted, and what to do.
     """
@@ -147,7 +153,8 @@ class _Maker:
                 found[name] = self._source(self.part, labels, held[name]) if len(held[name]) else None
             else:
                 found[name] = self._given(name)
-        return Data(train, self._fewer(found["validation"]), found["test"], self.spec, self.contents.name)
+        validated = self._fewer(found["validation"])
+        return Data(train, validated, found["test"], self.spec, self.contents.name, self.part.notes)
 
     def _only_zero(self, name: str, asked: float | None) -> None:
         if asked:

@@ -18,7 +18,7 @@ class Part:
     """One part as stored (see `checks`): inputs (n, *shape); labels (m,) of the first m <= n rows, the rest has none.
 
     `digests` (n, 32) uint8 is the sha256 of each row's bytes, where it is known already. For messages: `where` the
-    inputs are, and `where_labels` the labels, if in another array.
+    inputs are, and `where_labels` the labels, if in another array. `notes`: sentences for the user.
     """
 
     inputs: NDArray[Any]
@@ -26,6 +26,7 @@ class Part:
     where: str
     digests: NDArray[np.uint8] | None = None
     where_labels: str = ""
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.labels) > len(self.inputs):
