@@ -15,7 +15,7 @@ from typing import Any
 import study_page
 
 from potstill import metrics, networks, objectives
-from potstill.data import views
+from potstill.data import named, views
 from potstill.registry import Registry
 from potstill.study.plan import Plan
 from potstill.study.results import Results
@@ -35,6 +35,7 @@ def reference() -> str:
         ("Optimizers", optimizers.REGISTRY),
         ("Schedules", optimizers.SCHEDULES),
         ("Augmentations", views.registry),
+        ("Data sources", named.registry),
     ):
         parts += [f"## {title}", "", *_table(registry), ""]
     parts += ["## Metrics", "", "| name | better |", "|---|---|"]

@@ -389,7 +389,7 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     ({"name": "nowhere.npz", "size": 8}, {}, 'the data in "nowhere.npz" has no key "size"'),
     ({"name": 3}, {}, "source: found dict"),
     ("mnits", {}, 'Unknown data source "mnits". Did you mean "mnist"? Supported now: the names digits'),
-    ("cats-dogs", {}, 'Unknown data source "cats-dogs". Supported now'),
+    ("cats-dogs", {}, 'Unknown data source "cats-dogs". Did you mean "cats-dogs-64"? Supported now'),
     ("nowhere.npz", {}, "nowhere.npz is not there"),
     ((F, Y), {"task": "binary"}, 'task = "binary" needs two classes; arrays has 4: 0, 1, 2, 3'),
     ((F, Y), {"task": "regression"}, 'Unknown task "regression"'),
@@ -453,15 +453,18 @@ def test_bad_files_are_refused_by_name(cache, tmp_path) -> None:
     (tmp_path / "table.csv.gz").write_text("a,b")
     refused("table.csv.gz", 'found a file of the kind ".csv.gz". Supported now')
     (tmp_path / "pictures").mkdir()
-    refused("pictures", "found a folder with neither idx nor .npy files. Supported now")
+    refused("pictures", "found a folder with neither idx nor .npy files nor pictures. Supported now")
     np.savez(tmp_path / "nan.npz", x=NAN, y=Y)
     refused("nan.npz", "[x]: row 17")
 
 
 def test_options_of_a_source(tmp_path) -> None:
-    assert data.names() == ["digits", "fashion-mnist", "mnist"]
+    assert data.names() == ["cats-dogs-64", "digits", "fashion-mnist", "mnist"]
     assert data.options("digits") == data.options("mnist") == ()
-    assert data.options("some/folder") == data.options("file.npz") == data.options(str(tmp_path)) == ("classes",)
+    assert data.options("file.npz") == ("classes",)
+    pictures = ("size", "interpolation", "crop", "corrupt", "duplicates")
+    assert data.options("some/folder") == data.options(str(tmp_path)) == ("classes", *pictures)
+    assert data.options("cats-dogs-64") == pictures
     with pytest.raises(DataError, match='Unknown data source "minst"'):
         data.options("minst")
 

@@ -179,7 +179,9 @@ def verify(run: RunFolder, as_json: Json = False) -> None:
 @command("potstill record runs/demo/models/teacher/seed-0 digits --test 600 --validation 100 --out outputs/teacher")
 def record(
     model: ModelFolder,
-    source: Annotated[str, typer.Argument(metavar="DATA", help="A data set's name, a folder, or an .npz file.")],
+    source: Annotated[
+        str, typer.Argument(metavar="DATA", help="A data set's name, a folder, a file, or a source's table.")
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the answers.")],
     *,
     split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "train",
@@ -210,7 +212,10 @@ def record(
 def predict(
     model: ModelFolder,
     source: Annotated[
-        str, typer.Argument(metavar="DATA", help="A .npy, .npz or idx file of inputs, or a data set with --split.")
+        str,
+        typer.Argument(
+            metavar="DATA", help="A .npy, .npz or idx file of inputs, pictures, or a data set with --split."
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="A .csv or .npz file. [default: print CSV]")

@@ -25,17 +25,33 @@ if TYPE_CHECKING:
 
 
 _SPLITS = ("train", "validation", "test")
+_MADE = ("size", "interpolation", "crop")  # keys of pictures that decide what a network sees
 
 
 @dataclass(frozen=True)
 class Opening:
-    """Which data, and which split of it. `validation` and `test` are numbers or fractions, as in a plan."""
+    """Which data, and which split of it. `validation` and `test` are numbers or fractions, as in a plan.
+
+    `source`: a name or path, or a source's table as a plan has it (`{ name = "photos", size = 64 }`).
+    """
 
     source: str
     split: str | None
     folder: Path | None
     validation: float | None = None
     test: float | None = None
+
+    @property
+    def table(self) -> dict[str, Any]:
+        """The source as a table with a name."""
+        from potstill.study.plan_text import parse_value
+
+        found = parse_value(self.source) if self.source.lstrip().startswith("{") else self.source
+        if isinstance(found, dict) and not isinstance(found.get("name"), str):
+            raise SettingError(
+                f'{self.source}: wanted is a table with a name, such as {{ name = "photos", size = 64 }}.'
+            )
+        return found if isinstance(found, dict) else {"name": self.source}
 
     def open(self, task: str, split: str, augment: Sequence[Any] = ()) -> tuple[Data, ArraySource]:
         """The data and its split."""
@@ -44,7 +60,9 @@ class Opening:
         if split not in _SPLITS:
             raise SettingError(unknown("split", split, _SPLITS))
         held = {"validation": _count(self.validation), "test": _count(self.test)}
-        found = data.open(self.source, **held, augment=augment, task=task, folder=self.folder)  # type: ignore[arg-type]
+        found = data.open(self.table, **held, augment=augment, task=task, folder=self.folder)  # type: ignore[arg-type]
+        for note in found.notes:
+            _warn(note)
         part: ArraySource | None = getattr(found, split)
         if part is None:
             raise DataError(f"{self.source} has no {split} examples; choose another --split.")
@@ -76,14 +94,20 @@ def _fits(spec: DataSpec, source: DataSpec, where: str) -> None:
             raise NetworkError(f"The model was trained on data with {name} {mine}; {where} has {theirs}.")
 
 
-def _same_split(model: Path, opening: Opening, split: str) -> None:
-    """Warns where a run's model is asked about its own data set, split otherwise than in its plan."""
+def _planned(model: Path) -> dict[str, Any]:
+    """The `[data]` of the plan by which a run's model was trained; empty for another model."""
     from potstill import storage
 
     paths = [path / "result.json" for path in (model, *model.glob("member-*"))]
     path = next((path for path in paths if path.is_file()), None)
-    plan = storage.read_json(path).get("settings", {}).get("data", {}).get("plan", {}) if path else {}
-    if plan.get("source", {}).get("name") != opening.source:
+    found: dict[str, Any] = storage.read_json(path).get("settings", {}).get("data", {}).get("plan", {}) if path else {}
+    return found
+
+
+def _same_split(model: Path, opening: Opening, split: str) -> None:
+    """Warns where a run's model is asked about its own data set, split otherwise than in its plan."""
+    plan = _planned(model)
+    if plan.get("source", {}).get("name") != opening.table["name"]:
         return
     sizes = {"test": plan.get("test"), "validation": plan.get("validation")}
     asked = {"test": _count(opening.test), "validation": _count(opening.validation)}
@@ -151,55 +175,67 @@ def record(model: Path, opening: Opening, out: Path, *, views: int, augment: Seq
 def predict(model: Path, opening: Opening, out: Path | None) -> None:
     """Class and probabilities of every example."""
     from potstill import data
+    from potstill.data import loose
     from potstill.evaluation import predict as ask
 
     if out is not None and out.suffix not in (".csv", ".npz"):
         raise SettingError(f'--out {out} ends in "{out.suffix}"; wanted is a file that ends in .csv or .npz.')
     teacher, spec = _load(model)
-    whole = opening.source in data.names() or Path(opening.source).is_dir()
+    table = opening.table
+    whole = table["name"] in data.names() or not loose.holds(table, opening.folder)
     if whole or opening.split is not None or opening.test is not None:
         _, source = opening.open(spec.task, opening.split or "test")
         _fits(spec, source.spec, opening.source)
         _same_split(model, opening, opening.split or "test")
     else:
-        source = data.inputs(opening.source, spec, folder=opening.folder)
+        # Pictures are cropped and resized as the training's were, unless other keys are given.
+        made = {key: value for key, value in _planned(model).get("source", {}).items() if key in _MADE}
+        source = data.inputs({**made, **table}, spec, folder=opening.folder)
     found = ask(teacher, source)
     if out is None:
-        typer.echo(_csv(found, spec.classes), nl=False)
+        typer.echo(_csv(found, spec.classes, source.names), nl=False)
         return
-    _write(out, found, spec.classes)
+    _write(out, found, spec.classes, source.names)
     typer.echo(f"{out}: {text.plural(len(found.log_probs), 'example')}", err=True)
 
 
-def _csv(found: Predictions, classes: Sequence[str]) -> str:
-    """One row per example: number, class, label where there are labels, and a probability per class."""
+def _csv(found: Predictions, classes: Sequence[str], names: Sequence[str]) -> str:
+    """One row per example: number, file (of pictures), class, label where there are labels, a probability per class."""
     import numpy as np
 
     labelled = bool(found.labelled.any())
-    head = ["row", "class", *(["label"] if labelled else []), *(f"p({name})" for name in classes)]
+    head = [
+        "row",
+        *(["file"] if names else []),
+        "class",
+        *(["label"] if labelled else []),
+        *(f"p({name})" for name in classes),
+    ]
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(head)
     best, probabilities = found.log_probs.argmax(axis=1), np.exp(found.log_probs)
     for i, row in enumerate(probabilities):
         label = [classes[found.labels[i]] if found.labelled[i] else ""] if labelled else []
-        writer.writerow([i, classes[best[i]], *label, *(f"{p:.6g}" for p in row)])
+        writer.writerow([i, *names[i : i + 1], classes[best[i]], *label, *(f"{p:.6g}" for p in row)])
     return lines.getvalue()
 
 
-def _write(out: Path, found: Predictions, classes: Sequence[str]) -> None:
+def _write(out: Path, found: Predictions, classes: Sequence[str], names: Sequence[str]) -> None:
     import numpy as np
 
     from potstill import storage
 
     if out.suffix == ".csv":
-        storage.write_text(out, _csv(found, classes))
+        storage.write_text(out, _csv(found, classes, names))
         return
     arrays: dict[str, Any] = {
         "predicted": found.log_probs.argmax(axis=1),
         "probabilities": np.exp(found.log_probs),
         "classes": np.array(classes),
     }
+    if names:
+        arrays["files"] = np.array(names)
     if found.labelled.any():
         arrays["labels"] = np.where(found.labelled, found.labels, -1)
     with storage.writing(out) as file:

@@ -39,6 +39,8 @@ def check(request: Request) -> None:
             f"warning: it needs about {text.size(found.bytes)} of disk, and {text.size(found.free_bytes)} are free.",
             err=True,
         )
+    for note in found.notes:
+        typer.echo(f"warning: {note}", err=True)
     if request.as_json:
         typer.echo(json.dumps(dataclasses.asdict(found), indent=1, ensure_ascii=False))
         return

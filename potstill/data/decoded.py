@@ -14,6 +14,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -91,25 +92,23 @@ def hashes(root: Path, files: Sequence[Picture]) -> list[str]:
         known: dict[str, list[Any]] = storage.read_json(where)
     except StorageError:
         known = {}
-    now, told = time.time_ns(), {}
+    now = time.time_ns()
+    told: dict[str, list[Any]] = {}
     for file in files:
         try:
             state = file.path.stat()
             mark = [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
             before = known.get(file.name, [])
-            fresh = before[:4] != mark
-            digest = storage.sha256_file(file.path) if fresh else before[4]
-        except (OSError, IndexError):
+            digest = before[4] if before[:4] == mark else storage.sha256_file(file.path)
+        except OSError:
             mark, digest = [0, now, now, 0], ""
         told[file.name] = [*mark, digest]
     # A file that changed within the clock's tick after it was hashed looks as before: what is so young is not kept.
     kept = {name: row for name, row in told.items() if max(row[1:3]) < now - _SETTLED}
     if kept != known:
-        try:
+        with suppress(StorageError):  # else they are hashed each time
             storage.write_text(where, storage.canonical(kept))
-        except StorageError:
-            pass  # then they are hashed each time
-    return [told[file.name][4] for file in files]
+    return [str(told[file.name][4]) for file in files]
 
 
 def _load(folder: Path) -> Decoded | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from potstill.data import arrays, checks, idx, named
+from potstill.data import arrays, checks, idx, named, photos, pixels, unpack
 from potstill.data.source import ArraySource
-from potstill.errors import DataError
+from potstill.errors import DataError, unknown
 from potstill.types import DataSpec, Preprocessing
 
 
 def inputs(source: Any, spec: DataSpec, *, folder: str | Path | None = None) -> ArraySource:
-    """All examples of an array, a .npy or idx file, or a .npz file with one array of inputs, for a model of `spec`.
+    """All examples of an array, a .npy or idx file, a .npz file with one array of inputs, or pictures, for a model.
 
-    The numbers must be raw, as those the model learnt from: uint8 where `spec.preprocessing` scales, else float32 or
-    what becomes it. No example carries a label. `DataError` where shape or type differ.
+    The numbers must be raw, as those the model of `spec` learnt from: uint8 where `spec.preprocessing` scales, else
+    float32 or what becomes it. No example carries a label. Pictures: one file, an archive, or a folder with all below
+    it, ordered by path; a table `{"name": path, "size": ..., ...}` says how they are made (`pixels.Options`). Their
+    names are the source's `names`. `DataError` where shape or type differ.
     """
-    array, where = _read(source, folder)
+    array, where, names = _read(source, spec, folder)
     stored = checks.inputs(array, where)
     wanted = np.float32 if spec.preprocessing == Preprocessing() else np.uint8
     if stored.shape[1:] != spec.shape or stored.dtype != wanted:
@@ -35,9 +38,8 @@ def inputs(source: Any, spec: DataSpec, *, folder: str | Path | None = None) -> 
             f"{advice}"
         )
     n = len(stored)
-    return ArraySource(
-        torch.from_numpy(stored), torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.bool), spec
-    )
+    none, hidden = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.bool)
+    return ArraySource(torch.from_numpy(stored), none, hidden, spec, names=names)
 
 
 def read_array(path: str | Path) -> NDArray[Any]:
@@ -55,11 +57,33 @@ def read_array(path: str | Path) -> NDArray[Any]:
     return checks.as_array(next(iter(loaders.values()))(), str(path))
 
 
-def _read(source: Any, folder: str | Path | None) -> tuple[NDArray[Any], str]:
+def holds(source: Any, folder: str | Path | None = None) -> bool:
+    """Whether `inputs` reads it: arrays, a file that is there, or a folder of pictures that lie in it directly."""
+    if isinstance(source, Mapping):
+        source = source["name"]
     if not isinstance(source, (str, os.PathLike)):
-        return np.array(checks.as_array(source, "source")), "source"
+        return True
     path = named.resolve(os.fspath(source), folder)
-    _must_be_there(path, "a .npy, .npz or idx file of inputs")
+    return not path.is_dir() or any(photos.is_picture(inside) for inside in path.iterdir())
+
+
+def _read(source: Any, spec: DataSpec, folder: str | Path | None) -> tuple[NDArray[Any], str, tuple[str, ...]]:
+    table = source if isinstance(source, Mapping) and "name" in source else {}
+    source = table.get("name", source)
+    if not isinstance(source, (str, os.PathLike)):
+        return np.array(checks.as_array(source, "source")), "source", ()
+    path = named.resolve(os.fspath(source), folder)
+    if path.is_dir() or (path.is_file() and (photos.is_picture(path) or unpack.is_archive(path))):
+        for word in table:
+            if word not in ("name", *pixels.KEYS):
+                raise DataError(unknown("key of pictures", word, pixels.KEYS))
+        pictures, names = photos.loose(path, spec.shape, table)
+        return pictures, str(path), tuple(names)
+    return (*_of_file(path), ())
+
+
+def _of_file(path: Path) -> tuple[NDArray[Any], str]:
+    _must_be_there(path, "a .npy, .npz or idx file of inputs, or pictures")
     if path.suffix == ".npy":
         return arrays.load_npy(path), str(path)
     if path.suffix != ".npz":

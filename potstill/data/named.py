@@ -155,7 +155,9 @@ def _from_path(path: Path, table: Mapping[str, Any]) -> Contents:
     if path.is_dir() and any(path.glob("*.npy")):
         return arrays.from_npy_folder(path, classes=classes)
     if path.is_dir():
-        raise DataError(f"{path}: found a folder with neither idx nor .npy files nor pictures. Supported now: {SUPPORTED}.")
+        raise DataError(
+            f"{path}: found a folder with neither idx nor .npy files nor pictures. Supported now: {SUPPORTED}."
+        )
     if photos.is_picture(path):
         raise DataError(f"{path}: found one picture, wanted a folder of them. Supported now: {SUPPORTED}.")
     if path.suffix == ".npz":

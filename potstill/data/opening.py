@@ -86,9 +86,9 @@ def open(
 
     `source`: a built-in name (`names()`), the path of a folder or file, a table `{"name": name or path, options}`, or
     arrays: `(inputs, labels)` or `{"train": (x, y), "test": (x, y), "unlabelled": x}` (see `arrays` for the keys of
-    files and dictionaries, `tree` for folders of pictures and `pixels.Options` for their options). Inputs are rows (n, F) or pictures (n, H, W), (n, C, H, W) or (n, H, W, C); uint8 is kept
-    and scaled by 1/255 (digits by 1/16), anything else becomes float32 and is taken as it is. Labels are whole
-    numbers from 0, or text (classes: sorted).
+    files and dictionaries, `tree` for folders of pictures and `pixels.Options` for their options). Inputs are rows
+    (n, F) or pictures (n, H, W), (n, C, H, W) or (n, H, W, C); uint8 is kept and scaled by 1/255 (digits by 1/16),
+    anything else becomes float32 and is taken as it is. Labels are whole numbers from 0, or text (classes: sorted).
 
     `validation`, `test`: a whole number of examples, a fraction below 1, or 0 for none; taken from the labelled
     training examples, stratified by label and the same for every `seed`. Where the data has such a part, that one is

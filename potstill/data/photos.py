@@ -46,7 +46,7 @@ def cats_dogs_64(
     duplicates: Any = "refuse",
 ) -> Contents:
     """Cats and dogs at 64 x 64: 21,000 training and 3,980 test photos (3, 64, 64) of Kaggle's Dogs vs Cats (2013)."""
-    table = dict(size=size, interpolation=interpolation, crop=crop, corrupt=corrupt, duplicates=duplicates)
+    table = {"size": size, "interpolation": interpolation, "crop": crop, "corrupt": corrupt, "duplicates": duplicates}
     archive = f"{_CATS_DOGS}.tar.xz"
     places = [] if folder is None else [folder / _CATS_DOGS, folder]
     found = [place / archive for place in places if (place / archive).is_file()]
@@ -61,9 +61,7 @@ def cats_dogs_64(
         )
     pictures = _Pictures(found[0], pixels.options(table))
     # Not unpacked before it is opened.
-    return Contents(
-        _CATS_DOGS, {part: partial(pictures.part, part) for part in ("train", "test")}, ("cats", "dogs")
-    )
+    return Contents(_CATS_DOGS, {part: partial(pictures.part, part) for part in ("train", "test")}, ("cats", "dogs"))
 
 
 def loose(path: Path, shape: tuple[int, ...], table: Mapping[str, Any]) -> tuple[NDArray[np.uint8], list[str]]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 # Formats whose readers are Pillow's own. EPS, for one, would start another program.
-FORMATS: Final = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS: Final = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _RESAMPLING: Final = {"nearest": "NEAREST", "bilinear": "BILINEAR", "area": "BOX"}
 _CHOICES: Final = {
     "interpolation": tuple(_RESAMPLING),
@@ -106,7 +106,8 @@ def look(content: bytes, *, sized: bool) -> Look:
     """The header. `sized`: the size will be changed anyway, so that its turn by EXIF is not looked for."""
     with _reading(content) as picture:
         width, height = picture.size
-        if not sized and _orientation(picture) >= 5:
+        # Of a TIFF Pillow tells the size as it is shown.
+        if not sized and picture.format != "TIFF" and _orientation(picture) >= 5:
             width, height = height, width
         return Look(height, width, _is_grey(picture))
 
@@ -137,7 +138,8 @@ def decode(content: bytes, chosen: Options, *, colour: bool) -> NDArray[np.uint8
 @contextmanager
 def _reading(content: bytes) -> Iterator[Picture]:
     """A picture, opened; whatever Pillow raises for bad bytes becomes `Unreadable`, and its warnings are not shown."""
-    from PIL import Image, UnidentifiedImageError
+    # Pillow knows the last two formats only when they are imported.
+    from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -26,7 +26,8 @@ class ArraySource:
 
     `raw` (N, *shape); `selection` (n,) int64 are this source's rows of it, in order, or None for all; `labels` (n,)
     int64, 0 where `labelled` (n,) bool is False; `digests` (N, 32) uint8 is the sha256 of every raw row where that is
-    known. Example i is the same numbers in every batch, bit for bit, in every view.
+    known; `names` are those of the raw rows where they are files. Example i is the same numbers in every batch, bit
+    for bit, in every view.
     """
 
     raw: Tensor = field(repr=False)
@@ -36,6 +37,7 @@ class ArraySource:
     selection: Tensor | None = field(default=None, repr=False)
     augment: views.Augmentation = views.PLAIN
     digests: Tensor | None = field(default=None, repr=False)
+    names: tuple[str, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -15,9 +15,9 @@ from typing import Final
 from potstill import storage
 from potstill.errors import DataError
 
-SUFFIXES: Final = tuple(
-    f".{kind}" for kind in "bmp gif jfif jpe jpeg jpg mpo pbm pgm png pnm ppm tif tiff webp".split()
-)
+_KINDS: Final = "bmp gif jfif jpe jpeg jpg mpo pbm pgm png pnm ppm tif tiff webp"
+_BESIDE: Final = "csv db htm html ini json log md pdf rst toml tsv txt xml yaml yml"
+SUFFIXES: Final = tuple(f".{kind}" for kind in _KINDS.split())
 PARTS: Final = {
     "train": "train",
     "training": "train",
@@ -30,7 +30,6 @@ PARTS: Final = {
     "unlabeled": "unlabelled",
 }
 ORDER: Final = ("test", "validation", "train", "unlabelled")
-_BESIDE: Final = tuple(f".{kind}" for kind in "csv db htm html ini json log md pdf rst toml tsv txt xml yaml yml".split())
 _LISTED = 10
 
 
@@ -172,7 +171,7 @@ def _files(folder: Path, *, strict: bool = True) -> Iterator[Path]:
             suffix = os.path.splitext(name)[1].lower()
             if suffix in SUFFIXES and not name.startswith("."):
                 yield Path(place, name)
-            elif suffix not in _BESIDE and not name.startswith("."):
+            elif suffix[1:] not in _BESIDE.split() and not name.startswith("."):
                 strange.append(Path(place, name).relative_to(folder).as_posix())
     if strange and strict:
         raise DataError(

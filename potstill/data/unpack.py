@@ -8,6 +8,7 @@ many or too large files, is refused as a whole. Sizes are counted as the bytes c
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import lzma
 import tarfile
@@ -20,15 +21,12 @@ from typing import IO, Any, Final
 
 from potstill import storage
 from potstill.data import cache
-from potstill.errors import DataError
+from potstill.errors import DataError, StorageError
 
 SUFFIXES: Final = (".tar", ".tar.xz", ".txz", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".zip")
 _PIECE = 1 << 20
-_OPENERS: Final[dict[str, Callable[[Path], IO[bytes]]]] = {
-    "xz": lambda path: lzma.open(path),
-    "gz": lambda path: gzip.open(path),
-    "z2": lambda path: bz2.open(path),
-}
+_AFTER = 64 << 20
+_OPENERS: Final[dict[str, Callable[[Path], Any]]] = {"xz": lzma.LZMAFile, "gz": gzip.GzipFile, "z2": bz2.BZ2File}
 _DAMAGE: Final = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -63,12 +61,12 @@ def is_archive(path: Path) -> bool:
 
 
 def unpacked(path: Path, limits: Limits | None = None) -> Path:
-    """The folder with an archive's files, in the cache, named by the archive's sha256. `DataError` for a bad archive."""
+    """The folder with an archive's files, in the cache, named by its sha256. `DataError` for a bad archive."""
     folder = storage.cache_folder() / "unpacked" / storage.sha256_file(path)[:32]
     try:
         cache.made(folder, lambda place: _unpack(path, place, limits or Limits()), whole=Path.is_dir)
-    except storage.StorageError as error:
-        raise storage.StorageError(
+    except StorageError as error:
+        raise StorageError(
             f"{error} {path} is unpacked there; set $POTSTILL_CACHE to a folder with room, or unpack it yourself and "
             "give the folder."
         ) from error
@@ -139,7 +137,7 @@ def _unpack(path: Path, place: Path, limits: Limits) -> None:
     except _DAMAGE as error:
         raise _damaged(path, error) from error
     except OSError as error:
-        if error.errno is None:  # as bz2 says that its data are bad
+        if error.errno in (None, errno.EINVAL):  # as bz2 says that its data are bad, and zipfile that it was led astray
             raise _damaged(path, error) from error
         raise
 
@@ -149,12 +147,11 @@ def _damaged(path: Path, error: Exception) -> DataError:
 
 
 def _tar(path: Path, files: _Files) -> Iterator[tuple[str, IO[bytes] | None]]:
-    opened = _OPENERS.get(path.name.lower()[-2:], lambda p: p.open("rb"))(path)
-    with opened as plain:
+    with _OPENERS.get(path.name.lower()[-2:], Path.open)(path, mode="rb") as plain:
         bounded: Any = _Bounded(plain)
         with tarfile.open(fileobj=bounded, mode="r:") as archive:
             while entry := archive.next():
-                archive.members.clear()  # or tarfile keeps every entry
+                archive.members.clear()  # type: ignore[attr-defined]  # or tarfile keeps every entry
                 if entry.isdir():
                     yield entry.name, None
                     continue
@@ -163,20 +160,26 @@ def _tar(path: Path, files: _Files) -> Iterator[tuple[str, IO[bytes] | None]]:
                     raise files.refuse(f'"{entry.name}", which is no plain file (a link, a device or the like)')
                 with source:
                     yield entry.name, source
-        while plain.read(_PIECE):  # to the end, where the compression keeps its check sum
-            pass
+            if bounded.last != bytes(tarfile.BLOCKSIZE):  # for tarfile anything that is no head is an end
+                raise tarfile.ReadError("its end is missing, or the head of an entry is damaged")
+        more = 0
+        while piece := plain.read(_PIECE):  # to the end, where the compression keeps its check sum
+            more += len(piece)
+            if more > _AFTER:
+                raise files.refuse(f"more than {_AFTER:,} bytes after the last entry")
 
 
 class _Bounded:
-    """A file that is never asked for much at once: tarfile reads a header of any size into memory."""
+    """A file that is never asked for much at once (tarfile reads a header of any size into memory); `last` was read."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.tell, self.seek = file, file.tell, file.seek
+        self.file, self.tell, self.seek, self.last = file, file.tell, file.seek, b""
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= _PIECE:
             raise tarfile.ReadError(f"one of its headers claims {size:,} bytes")
-        return self.file.read(size)
+        self.last = self.file.read(size)
+        return self.last
 
 
 def _zip(path: Path, files: _Files) -> Iterator[tuple[str, IO[bytes] | None]]:
@@ -192,4 +195,3 @@ def _zip(path: Path, files: _Files) -> Iterator[tuple[str, IO[bytes] | None]]:
                 continue
             with archive.open(entry) as source:
                 yield entry.filename, source
-

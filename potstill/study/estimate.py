@@ -39,7 +39,8 @@ class Rehearsed:
 class Rehearsal:
     """What a study would take: wall `seconds` with `workers` processes, `bytes` on a disk that has `free_bytes`.
 
-    `rows` per split; `shape` of an example and names of the `classes` as the models see them.
+    `rows` per split; `shape` of an example and names of the `classes` as the models see them; `notes`: what was left
+    out of the data.
     """
 
     title: str
@@ -53,6 +54,7 @@ class Rehearsal:
     seconds: float
     bytes: int
     free_bytes: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

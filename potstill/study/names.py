@@ -14,7 +14,7 @@ from pathlib import Path as File
 from typing import Any, Literal, TypeAlias
 
 from potstill import metrics
-from potstill.errors import NotYetError, UsageError, did_you_mean, unknown
+from potstill.errors import DataError, NotYetError, UsageError, did_you_mean, unknown
 from potstill.registry import Registry
 from potstill.study.plan_text import Path, Where, shown
 
@@ -145,6 +145,8 @@ def watched(key: str, value: Any, path: Path, where: Where) -> None:
 def source(value: Any, path: Path, where: Where) -> dict[str, Any]:
     """`data.source` as a table. Whether a file or folder is there shows when the data are opened."""
     from potstill import data
+    from potstill.data import pixels
+    from potstill.data.named import path_options
 
     table = {"name": value} if isinstance(value, str) else value
     if not isinstance(table, dict) or not isinstance(table.get("name"), str) or not table["name"]:
@@ -159,7 +161,7 @@ def source(value: Any, path: Path, where: Where) -> dict[str, Any]:
             raise where.fault(
                 path, f'Unknown data source "{name}".{near} Known: {known}; a folder of that name: ./{name}'
             )
-        known_keys: Collection[str] = ("classes",)
+        known_keys: Collection[str] = path_options(name)
     else:
         known_keys = data.options(name)
     for key in table:
@@ -167,6 +169,10 @@ def source(value: Any, path: Path, where: Where) -> dict[str, Any]:
             listed = ", ".join(known_keys) or "none"
             near = did_you_mean(key, known_keys)
             raise where.fault((*path, key), f'The data source "{name}" has no key "{key}".{near} Known: {listed}.')
+    try:
+        pixels.options(table)
+    except DataError as error:
+        raise where.fault(_blamed(path, table, str(error)), str(error)) from None
     return {"name": name} | table
 
 

@@ -56,6 +56,7 @@ def data_facts(table: Mapping[str, Any], folder: str | None) -> dict[str, Any]:
         "shape": spec.shape,
         "outputs": spec.outputs,
         "classes": spec.classes,
+        "notes": data.notes,
     }
 
 

@@ -53,7 +53,7 @@ def rehearse(job: Job) -> Rehearsal:
     known: dict[str, Speed] = {}
     with tempfile.TemporaryDirectory(prefix="potstill-") as scratch, engine.threads(1):
         stages = [(one, _speeds(one, job, Path(scratch), known=known)) for one in (tree, tried)]
-    return estimate(job, stages, rows)
+    return replace(estimate(job, stages, rows), notes=facts(data_table(job.plan))["notes"])
 
 
 def _speeds(tree: Tree, job: Job, scratch: Path, *, known: dict[str, Speed]) -> dict[str, Speed]:

@@ -36,6 +36,8 @@ def run(job: Job, *, fresh: bool = False) -> Results:
             stage = replace(job, plan=tuned.plan)
             tree = expand(stage.plan, facts, file_hash)
             todo = _missing(job, tree, tuned)
+            for note in facts(data_table(stage.plan))["notes"]:
+                job.say("note", note)
             folder.keep_plan(job.root, job.plan)
             train_all(stage, tree, todo, facts=facts, before=tuned.work)
             told = "models on " + words.listed(stage.plan.evaluation.splits) + " data"
