@@ -237,6 +237,15 @@ def test_no_examples_are_no_histogram() -> None:
     assert spread.histogram([None], "x", "t", prefix="h") is None
 
 
+def test_trainings_without_a_bin_in_common_are_drawn() -> None:
+    """Then the least share is zero everywhere; the axis begins below the smallest mean that is not."""
+    one = spread.steps("all here, all there", [[40] + [0] * 19, [0] * 19 + [40]])
+    assert one is not None
+    assert not one.low.any()
+    assert spread.ground([one]) == 10.0  # below 50 %
+    assert spread.histogram([one], "x", "t", prefix="h")
+
+
 def test_a_long_table_of_classes_is_left_to_the_file(done: tuple[Path, Results], monkeypatch: Any) -> None:
     cast = report.names.Cast(done[1])
     table = spread.classes(cast)

@@ -176,7 +176,8 @@ def histogram(found: Sequence[Steps | None], what: str, title: str, *, prefix: s
 
 def ground(lines: Sequence[Steps]) -> float:
     """The lower end of the axis: the power of ten, in percent, below the smallest share that is not zero."""
-    least = min(float(one.low[one.low > 0].min()) for one in lines)
+    shares = np.concatenate([share for one in lines for share in (one.low, one.mean)])  # the least may all be zero
+    least = float(shares[shares > 0].min())
     return 10.0 ** math.floor(math.log10(100 * least) - 1e-9)
 
 
