@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from network_samples import SMALL
 from torch import Tensor, nn
 
 import potstill as ps
@@ -74,7 +75,7 @@ def test_which_answers_are_probabilities(answers: Tensor, member: int | None) ->
         assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("name", list(networks.REGISTRY))
+@pytest.mark.parametrize("name", SMALL.values())
 @pytest.mark.parametrize("outputs", [1, 2, 10])
 @pytest.mark.parametrize("head", ["as it comes", "zero", "zero with a bias"])
 def test_a_fresh_network_is_no_false_alarm(name: str, outputs: int, head: str) -> None:
@@ -86,6 +87,19 @@ def test_a_fresh_network_is_no_false_alarm(name: str, outputs: int, head: str) -
             nn.init.constant_(last.bias, 0.0 if head == "zero" else 0.6)
         for rows in (1, 2, 64):
             refuse_probabilities(network(torch.rand(rows, 1, 32, 32)), name)
+
+
+def test_one_output_from_near_0_to_near_1_may_be_a_linear_layer() -> None:
+    """A fresh network's logits do that now and then; a sigmoid that is written out does it by nature."""
+    linear = nn.Linear(1, 1)
+    nn.init.ones_(linear.weight)
+    nn.init.zeros_(linear.bias)  # type: ignore[arg-type]
+    logits = linear(torch.linspace(0, 1, ROWS)[:, None])
+    refuse_probabilities(logits, "mine")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        refuse_probabilities(linear(torch.linspace(0, 1, ROWS)[:, None]), "mine")
+    with pytest.raises(TeacherError, match="answers probabilities"):
+        refuse_probabilities(1 / (1 + (4 - 8 * logits).exp()), "mine")
 
 
 class Ends(nn.Module):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from network_samples import SMALL
 from torch import Tensor, nn
 
 from potstill import networks
@@ -50,23 +51,28 @@ SIZES: dict[str, tuple[Spec, Shape, int, int, int]] = {
         conv(3, 4, 3) + conv(4, 8, 3) + conv(8, 16, 3) + dense(16 * 4 * 7, 20, 2),
         9 * 15 * 9 * (3 * 4 + 4 * 8 + 8 * 16) + 16 * 28 * 20 + 40,
     ),
+    # Parameters as published by torchvision; multiply-adds there: 1.81, 3.66 and 4.09 billion.
+    "ResNet-18": ("resnet18", (3, 224, 224), 1000, 11_689_512, 1_814_073_344),
+    "ResNet-34": ("resnet34", (3, 224, 224), 1000, 21_797_672, 3_663_761_408),
+    "ResNet-50": ("resnet50", (3, 224, 224), 1000, 25_557_032, 4_089_184_256),
 }
 
 
-PICTURES = {"lenet", "keras_cnn", "small_cnn"}  # these take no rows
+PICTURES = {"lenet", "keras_cnn", "small_cnn", "resnet18", "resnet34", "resnet50"}  # these take no rows
 PAIRS = [(name, shape) for name in networks.names() for shape in SHAPES if len(shape) == 3 or name not in PICTURES]
 every_network = pytest.mark.parametrize("name", networks.names())
 every_pair = pytest.mark.parametrize(("name", "shape"), PAIRS, ids=str)
 
 
 def built(name: str, shape: Shape, outputs: int = 3) -> nn.Module:
-    return networks.seeded(name, shape, outputs, seed=0)
+    return networks.seeded(SMALL[name], shape, outputs, seed=0)
 
 
 @pytest.mark.parametrize(("spec", "shape", "outputs", "parameters", "products"), SIZES.values(), ids=SIZES)
 def test_sizes(spec: Spec, shape: Shape, outputs: int, parameters: int, products: int) -> None:
     network = networks.build(spec, shape, outputs)
-    assert networks.cost(network, shape) == (parameters, products, 4 * parameters)
+    buffers = sum(buffer.numel() * buffer.element_size() for buffer in network.buffers())
+    assert networks.cost(network, shape) == (parameters, products, 4 * parameters + buffers)
     assert sum(p.numel() for p in network.parameters()) == parameters
 
 
@@ -140,6 +146,11 @@ PARTS: dict[str, tuple[Spec, str]] = {
     "lenet": ("lenet", "conv1 relu1 pool1 conv2 relu2 pool2 flatten dense1 relu3 dense2 relu4 head"),
     "keras_cnn": ("keras_cnn", "conv1 relu1 conv2 relu2 pool dropout1 flatten dense relu3 dropout2 head"),
     "small_cnn": ("small_cnn", "conv1 relu1 conv2 relu2 pool dropout1 flatten dense relu dropout2 head"),
+    "resnet18": ("resnet18:4", "stem stage1 stage2 stage3 stage4 mean flatten head"),
+    "resnet50 with all": (
+        {"name": "resnet50", "width": 4, "stem": "large", "dropout": 0.5},
+        "stem pool stage1 stage2 stage3 stage4 mean flatten dropout head",
+    ),
 }
 KINDS: dict[str, type[nn.Module]] = {
     "flatten": nn.Flatten,
@@ -149,12 +160,15 @@ KINDS: dict[str, type[nn.Module]] = {
     "conv": nn.Conv2d,
     "pool": nn.MaxPool2d,
     "dropout": nn.Dropout,
+    "stem": nn.Sequential,
+    "stage": nn.Sequential,
+    "mean": nn.AdaptiveAvgPool2d,
 }
 
 
 @pytest.mark.parametrize(("spec", "parts"), PARTS.values(), ids=PARTS)
 def test_parts_are_what_their_names_say(spec: Spec, parts: str) -> None:
-    network = networks.build(spec, (1, 28, 28), 10)
+    network = networks.build(spec, (1, 32, 32), 10)
     found = dict(network.named_children())
     assert list(found) == parts.split()
     assert all(type(part) is KINDS[name.rstrip("0123456789")] for name, part in found.items())
@@ -215,14 +229,15 @@ def weights(spec: Any, **keys: int) -> Tensor:
 @every_network
 def test_initial_weights_depend_on_their_key_alone(name: str) -> None:
     before = torch.default_generator.get_state()
-    first = weights(name)
+    spec = SMALL[name]
+    first = weights(spec)
     torch.rand(7)
-    assert torch.equal(weights(name), first)
-    assert torch.equal(weights({"name": name}), first)
+    assert torch.equal(weights(spec), first)
+    assert torch.equal(weights(networks.REGISTRY.full(spec)), first)
     for other in ({"seed": 1}, {"member": 1}, {"generation": 1}):
-        assert not torch.equal(weights(name, **other), first)
+        assert not torch.equal(weights(spec, **other), first)
     torch.default_generator.set_state(before)
-    weights(name)
+    weights(spec)
     assert torch.equal(torch.default_generator.get_state(), before)
 
 
@@ -287,7 +302,7 @@ REFUSED: dict[str, tuple[Any, Shape, int, type[PotstillError], str]] = {
     "typo": ("mpl", (4,), 2, NetworkError, 'Did you mean "mlp"'),
     "unknown key": ({"name": "mlp", "hiden": [4]}, (4,), 2, NetworkError, 'Did you mean "hidden"'),
     "no name": ({"hidden": [4]}, (4,), 2, NetworkError, 'needs a key "name"'),
-    "not yet": ("resnet18", (3, 64, 64), 2, NotYetError, "He et al. 2016.* not built yet"),
+    "not yet": ("alexnet", (3, 64, 64), 2, NotYetError, "Krizhevsky.* not built yet"),
     "not yet, shorthand": ("bilstm:128", (4,), 2, NotYetError, "not built yet"),
     "no hidden layer": ({"name": "mlp", "hidden": []}, (4,), 2, NetworkError, "at least 1"),
     "layer of nothing": ("mlp:10-0", (4,), 2, NetworkError, r"\[10, 0\]"),
@@ -298,6 +313,21 @@ REFUSED: dict[str, tuple[Any, Shape, int, type[PotstillError], str]] = {
     "rows": ("small_cnn", (64,), 2, NetworkError, r'takes pictures .* shape \(64,\)\. For rows take "mlp"'),
     "no channel axis": ("lenet", (28, 28), 2, NetworkError, r"Reshape them to \(1, 28, 28\)"),
     "too small": ("keras_cnn", (1, 5, 9), 2, NetworkError, "at least 6 x 6; this data has 5 x 9"),
+    "small stem": (
+        "resnet18",
+        (3, 7, 64),
+        2,
+        NetworkError,
+        "resnet18 with a small stem .* this data has 7 x 64",
+    ),
+    "large stem": (
+        *({"name": "resnet50", "stem": "large"}, (3, 64, 31), 2, NetworkError),
+        "resnet50 with a large stem .* 32 x 32",
+    ),
+    "stem": ({"name": "resnet18", "stem": "medium"}, (3, 64, 64), 2, NetworkError, "stem .* 'medium'"),
+    "no channels": ({"name": "resnet34", "width": 0}, (3, 64, 64), 2, NetworkError, "resnet34: width is 0"),
+    "dropout of a resnet": ({"name": "resnet34", "dropout": 1}, (3, 64, 64), 2, NetworkError, "resnet34: dropout is 1"),
+    "rows for a resnet": ("resnet50", (64,), 2, NetworkError, "resnet50 takes pictures"),
     "one pixel": ("small_cnn", (3, 1, 1), 2, NetworkError, "at least 2 x 2"),
     "empty example": ("mlp", (0,), 2, NetworkError, r"shape \(0,\)"),
     "no class": ("linear", (4,), 0, NetworkError, "0 outputs"),
@@ -321,8 +351,8 @@ def test_refused(
 
 
 def test_smallest_pictures_that_fit() -> None:
-    for name, least in {"keras_cnn": 6, "small_cnn": 2, "lenet": 1}.items():
-        assert networks.build(name, (1, least, least), 2)(torch.zeros(1, 1, least, least)).shape == (1, 2)
+    for name, least in {"keras_cnn": 6, "small_cnn": 2, "lenet": 1, "resnet18:4": 8}.items():
+        assert networks.build(name, (1, least, least), 2)(torch.zeros(2, 1, least, least)).shape == (2, 2)
 
 
 def test_what_is_not_built_is_not_registered() -> None:

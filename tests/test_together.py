@@ -80,6 +80,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "odd batches": {"batch_size": 33, "network": "mlp:24-11"},
     "schedule and clipping": {"batch_size": 64, "schedule": "cosine", "clip": 0.5, "label_smoothing": 0.1},
     "sgd": {"batch_size": 64, "optimizer": {"name": "sgd", "momentum": 0.9}},
+    "Keras' adam": {"batch_size": 64, "optimizer": {"name": "adam", "variant": "keras", "decay": 0.1}},
     "adamw": {"batch_size": 100, "optimizer": {"name": "adamw", "weight_decay": 0.1}},
     "early stopping": {
         "batch_size": 64,

@@ -383,6 +383,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "views": 3,
     },
     "adadelta, step": {"optimizer": "adadelta", "schedule": "step"},
+    "adam with decay": {"optimizer": {"name": "adam", "decay": 0.1}},
+    "Keras' adam, cosine": {"optimizer": {"name": "adam", "variant": "keras", "decay": 0.1}, "schedule": "cosine"},
     "sgd, cosine": {"optimizer": "sgd", "schedule": "cosine", "clip": 1.0},
     "bf16": {"precision": "bf16"},
 }

@@ -12,7 +12,11 @@ from potstill.metrics.quality import LOG_FLOOR
 
 
 def agreement(log_p: Floats, teacher: NDArray[Any]) -> Floats:
-    """1 where student and teacher answer the same class (ties go to the lower one)."""
+    """1 where student and teacher answer the same class (ties go to the lower one).
+
+    In a binary task both answer "yes" where p > 0.5, strictly: this is the accuracy against soft labels of paper 1
+    (Biryukova), equation 11, the teacher's probabilities being the labels.
+    """
     return np.asarray(log_p.argmax(axis=1) == teacher.argmax(axis=1), np.float64)[:, None]
 
 

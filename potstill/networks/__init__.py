@@ -1,18 +1,21 @@
 """Networks by name, and models: a network with what it knows of its data."""
 
 from potstill.networks.build import NOT_YET, REGISTRY, Builder, build, cost, forward, label, names, seeded
-from potstill.networks.model import Model, load, start_from
+from potstill.networks.model import Model, load
+from potstill.networks.start import Start, locate, start_from
 
 __all__ = [
     "NOT_YET",
     "REGISTRY",
     "Builder",
     "Model",
+    "Start",
     "build",
     "cost",
     "forward",
     "label",
     "load",
+    "locate",
     "names",
     "seeded",
     "start_from",

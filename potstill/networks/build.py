@@ -13,6 +13,7 @@ from potstill import storage
 from potstill.errors import NetworkError, NotYetError, unknown
 from potstill.networks.cnn import keras_cnn, lenet, small_cnn
 from potstill.networks.mlp import linear, mlp
+from potstill.networks.resnet import resnet18, resnet34, resnet50
 from potstill.registry import Registry, Spec
 from potstill.seeding import key
 from potstill.types import Outputs
@@ -21,7 +22,16 @@ Builder: TypeAlias = Callable[[tuple[int, ...], int], nn.Module]
 
 REGISTRY = Registry(
     "network",
-    {"linear": linear, "mlp": mlp, "lenet": lenet, "keras_cnn": keras_cnn, "small_cnn": small_cnn},
+    {
+        "linear": linear,
+        "mlp": mlp,
+        "lenet": lenet,
+        "keras_cnn": keras_cnn,
+        "small_cnn": small_cnn,
+        "resnet18": resnet18,
+        "resnet34": resnet34,
+        "resnet50": resnet50,
+    },
     NetworkError,
 )
 
@@ -32,9 +42,6 @@ NOT_YET: Mapping[str, str] = {
     "fractalnet": "Larsson et al. 2017",
     "inception_cnn": "the Keras example with an Inception module (Szegedy et al. 2015)",
     "polynet": "Zhang et al. 2017",
-    "resnet18": "He et al. 2016",
-    "resnet34": "He et al. 2016",
-    "resnet50": "He et al. 2016",
 }
 
 

@@ -17,7 +17,7 @@ def lenet(shape: tuple[int, ...], outputs: int) -> nn.Sequential:
     first, and a linear layer for the radial basis functions. As in 1998, pictures of 28 px are padded by 2 to 32;
     pictures of less than 12 px are padded to 16, the smallest that both convolutions and poolings leave a pixel of.
     """
-    channels, height, width = _picture("lenet", shape, least=1)
+    channels, height, width = check_picture("lenet", shape, least=1)
     padding = (_lenet_padding(height), _lenet_padding(width))
     rows, columns = (
         _halved(_halved(size + 2 * pad - 4) - 4) for size, pad in zip((height, width), padding, strict=True)
@@ -42,7 +42,7 @@ def lenet(shape: tuple[int, ...], outputs: int) -> nn.Sequential:
 
 def keras_cnn(shape: tuple[int, ...], outputs: int) -> nn.Sequential:
     """The example of Keras that paper 4 prints: two 3x3 convolutions without padding, pooling, dropout, dense 128."""
-    channels, height, width = _picture("keras_cnn", shape, least=6)
+    channels, height, width = check_picture("keras_cnn", shape, least=6)
     rows, columns = (_halved(size - 4) for size in (height, width))
     return nn.Sequential(
         OrderedDict(
@@ -73,7 +73,7 @@ def small_cnn(
 
     Dropout acts before and, with twice its part (at most 0.5), after the dense layer.
     """
-    width, height, breadth = _picture("small_cnn", shape, least=2)
+    width, height, breadth = check_picture("small_cnn", shape, least=2)
     if not channels or min(channels) < 1 or dense < 1:
         raise NetworkError(f"small_cnn: channels {list(channels)}, dense {dense}; wanted are numbers of at least 1.")
     check_dropout("small_cnn", dropout)
@@ -100,7 +100,8 @@ def _halved(size: int) -> int:
     return size // 2
 
 
-def _picture(name: str, shape: tuple[int, ...], *, least: int) -> tuple[int, int, int]:
+def check_picture(name: str, shape: tuple[int, ...], *, least: int) -> tuple[int, int, int]:
+    """The shape; raise `NetworkError` unless it is that of pictures of at least `least` x `least`."""
     if len(shape) != 3:
         hint = f" Reshape them to (1, {shape[0]}, {shape[1]})." if len(shape) == 2 else ' For rows take "mlp".'
         raise NetworkError(

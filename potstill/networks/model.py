@@ -137,12 +137,3 @@ def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
                 f"{'missing' if a is None else tuple(a.shape)} in the network."
             )
     module.load_state_dict(tensors)
-
-
-def start_from(network: nn.Module, folder: str | Path) -> str:
-    """Fill a network with the weights of a model folder (`weights = path` in a plan); returns their sha256."""
-    path = Path(folder) / "model.safetensors"
-    if not path.is_file():
-        raise NetworkError(f"weights: {folder} holds no model.safetensors. Give the folder of a saved model.")
-    _fill(network, storage.read_tensors(path), path)
-    return storage.sha256_file(path)

@@ -153,8 +153,6 @@ def _refuse_not_yet(plan: Mapping[str, Any], where: Where) -> None:
                 refuse(("models", name, key), hint)
         if model.get("teacher") in ("truth", ["truth"]):
             refuse(("models", name, "teacher"), "Name a model of this plan.", "truth")
-        if isinstance(model.get("weights"), str) and model["weights"].startswith("hub:"):
-            refuse(("models", name, "weights"), "Name a model's folder.", model["weights"])
 
 
 def _evaluation_words(evaluation: Mapping[str, Any], where: Where) -> None:

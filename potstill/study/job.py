@@ -11,6 +11,7 @@ from typing import Any
 
 from potstill import errors, networks, storage
 from potstill.errors import Interrupted
+from potstill.networks.start import HUB
 from potstill.study import folder
 from potstill.study.answers import check_brought, seed_of
 from potstill.study.bundles import bundles
@@ -81,8 +82,8 @@ class Facts:
 
 
 def file_hash(text: str) -> str:
-    """sha256 of a file that a plan names; of a folder, of its manifest or its weights."""
-    path = Path(text)
+    """sha256 of a file that a plan names; of a folder, of its manifest or its weights; of weights on a hub."""
+    path = networks.locate(text) if text.startswith(HUB) else Path(text)
     if path.is_dir():
         names = ("manifest.json", "model.safetensors")
         path = next((path / name for name in names if (path / name).is_file()), path)

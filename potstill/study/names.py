@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 from potstill import metrics
 from potstill.errors import DataError, NotYetError, UsageError, did_you_mean, unknown
 from potstill.registry import Registry
-from potstill.study.plan_text import Path, Where, shown
+from potstill.study.plan_text import Path, Where
 
 Kind: TypeAlias = Literal["network", "objective", "optimizer", "schedule", "augmentation"]
 SOURCES_NOT_YET = ("cats-dogs", "softmax-linear")
@@ -71,9 +71,6 @@ def spec(kind: Kind, value: Any, path: Path, where: Where) -> dict[str, Any]:
         raise where.wrong(path, value, f"the name of an {kind}" if kind[0] in "ao" else f"the name of a {kind}")
     if name.partition(":")[0] in tools.not_yet:
         raise where.fault(path, f'The {kind} "{name}" is not built yet in this version.', error=NotYetError)
-    if isinstance(value, dict) and kind == "optimizer" and value.get("decay"):
-        message = f"found decay = {shown(value['decay'])}, which is not built yet; use 0.0 and a schedule."
-        raise where.fault((*path, "decay"), message, error=NotYetError)
     try:
         table = tools.registry.expand(value)
         tools.build(table)

@@ -74,7 +74,7 @@ class Model(_Frozen):
     known: Annotated[float, Field(gt=0, le=1)] | Name | None = Field(
         default=None, description='a fraction in (0, 1], "labelled", or a file of indices'
     )
-    weights: Name | None = Field(default=None, description="the folder of a model")
+    weights: Name | None = Field(default=None, description="the folder of a model, a safetensors file, or hub:NAME")
     outputs: Name | None = Field(default=None, description="a file or folder that holds a teacher's answers")
     kind: Literal["logits", "probabilities", "values"] | None = Field(
         default=None, description='"logits", "probabilities" or "values"'

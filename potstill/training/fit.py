@@ -8,9 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
 
+from torch import nn
+
 from potstill import metrics, networks, storage
 from potstill.engine import Engine
-from potstill.networks.model import Model, start_from
+from potstill.errors import NetworkError
+from potstill.networks.model import Model
+from potstill.networks.start import Start, start_from
 from potstill.registry import Spec
 from potstill.training import together
 from potstill.training.settings import Training
@@ -74,7 +78,7 @@ def fit(
     labels, or to Hinton's with a `teacher`: recorded outputs, or a teacher that is asked live. `validation_teacher`:
     its answers on the validation rows, needed to watch the objective there (a live teacher gives them itself).
     `settings` are fields of `Training`. With a `folder` the model is saved there, checkpoints too, and the same call
-    continues an interrupted training.
+    continues an interrupted training. `weights`: where it starts (`networks.start_from`).
 
     Raises `TrainingError` on a NaN or infinite loss (the last good weights are kept), `Interrupted` after saving when
     `should_stop()` answers true, `ObjectiveError`, `DataError`, `TeacherError` for what does not fit together.
@@ -86,10 +90,11 @@ def fit(
     rows = pick_rows(goal, train, answers)
     key = {"seed": seed, "member": member, "generation": generation}
     module = networks.seeded(network, train.spec.shape, train.spec.outputs, **key)
-    start = start_from(module, weights) if weights is not None else None
+    start = _start(module, weights, options.total_steps(len(train)))
     specification = None if callable(network) else networks.REGISTRY.full(network)
     options = pick_monitor(options, goal, data.validation, validation_answers)
-    decides = _described(specification or networks.label(network), goal, options) | {"seed": key, "weights": start}
+    decides = _described(specification or networks.label(network), goal, options)
+    decides |= {"seed": key, "weights": start and start.sha256}
     return Task(
         network=module,
         train=train,
@@ -107,11 +112,24 @@ def fit(
         progress=progress,
         should_stop=should_stop,
         specification=specification,
+        start=start,
     )
 
 
 prepare: Callable[..., Task] = inspect.unwrap(fit)
 """The same arguments resolved to a task, for `together.train`."""
+
+
+def _start(module: nn.Module, weights: str | Path | None, steps: int) -> Start | None:
+    if weights is None:
+        return None
+    start = start_from(module, weights)
+    if start.new and not steps:
+        raise NetworkError(
+            f"weights: {weights} has a head for another number of outputs, so {' and '.join(start.new)} are made anew; "
+            "a model that is used as it is would answer at random. Give it some epochs."
+        )
+    return start
 
 
 def _described(network: Any, goal: ObjectiveFunction, options: Training) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch.optim.adam import adam as adam_step
 
 from potstill.errors import SettingError
 from potstill.registry import Registry
+from potstill.training.adam import DecayedAdam, Variant
 
 Parameters = Iterable[nn.Parameter]
 Schedule = Callable[[int, int], float]
@@ -41,16 +42,26 @@ def adam(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
     decay: float = 0.0,
+    variant: Variant = "torch",
 ) -> Optimizer:
     """Adam (Kingma and Ba 2015), fused where torch has it; `weight_decay` is added to the gradient.
 
-    `decay` (Keras: learning rate / (1 + decay * step)) is accepted at 0 only for now.
+    `decay` d: the learning rate of step t = 1, 2, ... is divided by 1 + d (t - 1). `variant`: `"torch"`; `"keras"`, eps
+    beside the square root of the uncorrected moment (paper 1, Biryukova, equation 9; Keras' own eps is 1e-7);
+    `"paper"`, paper 1's equations 6 to 10 literally, which correct the bias of early steps twice. Formulas:
+    `potstill.training.adam`.
     """
     _check(learning_rate=learning_rate, eps=eps, weight_decay=weight_decay, decay=decay)
-    if decay:
-        raise SettingError(f"Adam with decay = {decay} is not built yet; use decay = 0.0 and a schedule.")
+    if weight_decay and variant != "torch":
+        raise SettingError(f'Adam\'s variant "{variant}" has no weight_decay; found {weight_decay}.')
+    if not all(0 <= beta < 1 for beta in betas):
+        raise SettingError(f"betas are {betas}; wanted are two numbers from 0 up to, not including, 1.")
     rows = list(parameters)
-    return Adam(rows, lr=learning_rate, betas=betas, eps=eps, weight_decay=weight_decay, fused=_fused(rows))
+    if variant == "torch" and not decay:
+        return Adam(rows, lr=learning_rate, betas=betas, eps=eps, weight_decay=weight_decay, fused=_fused(rows))
+    return DecayedAdam(
+        rows, variant=variant, lr=learning_rate, betas=betas, eps=eps, weight_decay=weight_decay, decay=decay
+    )
 
 
 def adamw(
@@ -201,6 +212,12 @@ def separate(optimizer: Optimizer) -> None:
         optimizer.state[parameter] = own
 
 
+def rate(optimizer: Optimizer) -> float:
+    """The learning rate of the last step, or of the first one before it."""
+    group = optimizer.param_groups[0]
+    return float(group.get("last_rate", group["lr"]))
+
+
 def state_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     """The optimiser's state as named tensors (numbers become 0-d tensors), for a checkpoint."""
     found: dict[str, Tensor] = {}
@@ -212,10 +229,17 @@ def state_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def load_state(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `state_tensors` gave. The tensors are cloned: an optimiser writes into its state."""
+    """Put back what `state_tensors` gave. The tensors are copied: an optimiser writes into its state.
+
+    What belongs to each number of a parameter gets the parameter's layout in memory: torch's fused steps go through
+    memory from end to end, whatever the layouts.
+    """
     state: dict[int, dict[str, Any]] = {}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for path, tensor in tensors.items():
         row, name = path.split("/", 1)
-        state.setdefault(int(row), {})[name] = tensor.clone()
+        own = parameters[int(row)].detach()
+        alike = torch.empty_like(own, dtype=tensor.dtype) if own.shape == tensor.shape else torch.empty_like(tensor)
+        state.setdefault(int(row), {})[name] = alike.copy_(tensor)
     whole = optimizer.state_dict()
     optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})

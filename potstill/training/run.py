@@ -115,7 +115,7 @@ class Run:
     def _end_epoch(self) -> None:
         """A row of history; best weights; early stopping."""
         task, state = self.task, self.state
-        row: dict[str, float] = {"step": state.step, "learning_rate": self.optimizer.param_groups[0]["lr"]}
+        row: dict[str, float] = {"step": state.step, "learning_rate": optimizers.rate(self.optimizer)}
         row |= {f"train_{name}": total / state.rows for name, total in state.sums.items()}
         row["train_objective"] = sum(state.sums.values()) / state.rows
         state.sums, state.rows = {}, 0
@@ -162,6 +162,8 @@ class Run:
             task.network.load_state_dict(state.best)
         task.network.eval()
         task.network.zero_grad(set_to_none=True)
+        if task.engine.channels_last:  # so that it answers with the bits that it will have when it is loaded
+            task.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         info = {
             "seed": task.settings["seed"],
             "objective": task.settings["objective"],
@@ -173,6 +175,7 @@ class Run:
             "stopped_early": state.stopped,
             "seconds": round(state.seconds, 3),
             "notes": list(state.notes),
+            "weights": task.start and {"sha256": task.start.sha256, "new": list(task.start.new)},
             "engine": task.engine.describe(),
         }
         model = Model(task.network, task.train.spec, task.specification, info, tuple(state.history))

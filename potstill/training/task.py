@@ -54,6 +54,7 @@ class Task:
     progress: Progress | None
     should_stop: Callable[[], bool] | None
     specification: Mapping[str, Any] | None = None
+    start: networks.Start | None = None
 
     @property
     def name(self) -> str:
@@ -153,6 +154,7 @@ def pick_monitor(
 
 # What torch calls the last operation of a graph, and those that only carry numbers on.
 _ENDS = {"SoftmaxBackward0": "softmax", "SigmoidBackward0": "sigmoid"}
+_LINEAR = {"AddmmBackward0", "MmBackward0"}
 _CARRY = re.compile(r"(To|Clone|Alias|View|UnsafeView|Reshape|Squeeze|Unsqueeze|T|Transpose|Permute|Slice|Clamp)\w*")
 
 
@@ -160,6 +162,7 @@ def refuse_probabilities(logits: Tensor, name: str) -> None:
     """Networks answer logits (B, K); one that ends in softmax or sigmoid would be softened twice (paper 3).
 
     Told by the last operation, and by the numbers where that hides it (a softmax written out, weights from elsewhere).
+    One output of a linear layer may well reach from near 0 to near 1: those of a fresh network with batch norms do.
     """
     rows = logits.detach()
     if rows.dim() != 2:
@@ -168,7 +171,8 @@ def refuse_probabilities(logits: Tensor, name: str) -> None:
     while node is not None and _CARRY.fullmatch(node.name().removesuffix("Backward0")):
         node = node.next_functions[0][0]
     end = _ENDS.get(node.name()) if node is not None else None
-    if end is None and probabilities_of(rows[:, None]) is None:
+    linear = node is not None and node.name() in _LINEAR and rows.shape[1] == 1
+    if end is None and (linear or probabilities_of(rows[:, None]) is None):
         return
     found = f"its last operation is a {end}" if end else "every row is in [0, 1] and sums to 1"
     row = [round(float(x), 3) for x in rows[0, :5]]
