@@ -9,11 +9,21 @@ from typing import Any
 import numpy as np
 
 from potstill.storage import write_json
+from potstill.study.measured import (
+    ClassMeasures,
+    Condition,
+    ConditionValues,
+    Correlation,
+    Inheritance,
+    Inherited,
+    SplitMeasures,
+)
 from potstill.study.results import (
     Cost,
     Curve,
     Failure,
     Figures,
+    Frequencies,
     Latency,
     MetricValues,
     ModelResult,
@@ -434,6 +444,78 @@ def generations() -> Sample:
     return make.results(), make.figures()
 
 
+def evaluated() -> Sample:
+    """Two classes, three splits, four test conditions, a chain of three generations: all that can be measured."""
+    make = Maker("Cats and dogs, measured in every way", seeds=3)
+    make.classes = ["cat", "dog"]
+    make.model("teacher", 0.97, parameters=151_306)
+    make.model("alone", 0.93)
+    above, frequencies = "teacher", {}
+    for at in (1, 2, 3):
+        key = f"chain#{at}"
+        make.model(key, 0.95 - at / 100, model="chain", generation=at, generations=3, teachers=[above])
+        above = key
+    make.verdict("chain#3", "alone")
+    inheritance = {}
+    for key, one in make.models.items():
+        sizes = {"train": 1400, "validation": 300, "test": 300}
+        splits = {name: _split(make, n) for name, n in sizes.items()}
+        conditions = [_condition(make, labels, views) for labels in ("true", "teacher") for views in (0, 10)]
+        there = {"splits": splits, "conditions": conditions if one.teachers else conditions[:2]}
+        make.models[key] = one.model_copy(update=there)
+        frequencies[key] = {name: _frequencies(make, n) for name, n in sizes.items()}
+        if one.teachers:
+            inheritance[key] = _inheritance(make, one.teachers)
+    figures = make.figures().model_copy(update={"frequencies": frequencies})
+    return make.results(inheritance=inheritance), figures
+
+
+def _three(make: Maker, level: float) -> MetricValues:
+    return metric_values(make.random.normal(level, 0.01, 3).tolist())
+
+
+def _split(make: Maker, n: int) -> SplitMeasures:
+    parts = {
+        name: ClassMeasures(examples=n // 2, accuracy=_three(make, 0.9), uncertainty=_three(make, 0.05))
+        for name in make.classes
+    }
+    return SplitMeasures(
+        examples=n, labelled=n, accuracy=_three(make, 0.9), uncertainty=_three(make, 0.05), classes=parts
+    )
+
+
+def _condition(make: Maker, labels: Any, views: int) -> Condition:
+    metrics = {}
+    for name, level in (("accuracy", 0.9), ("cross_entropy", 0.3)):
+        values = _three(make, level)
+        best = {"over_views": 0.01, "best": values.values, "best_mean": values.mean} if views else {}
+        metrics[name] = ConditionValues(values=values.values, mean=values.mean, std=values.std, **best)
+    return Condition(labels=labels, views=views, examples=300, metrics=metrics)
+
+
+def _frequencies(make: Maker, n: int) -> Frequencies:
+    shape = [9.0, *([0.2] * 18), 9.0]
+    counts = [make.random.multinomial(n, np.divide(shape, sum(shape))).tolist() for _ in make.seeds]
+    parts = {name: [[c // 2 for c in row] for row in counts] for name in make.classes}
+    return Frequencies(seeds=make.seeds, low=[at / 20 for at in range(20)], counts=counts, classes=parts)
+
+
+def _inheritance(make: Maker, teachers: list[str]) -> Inheritance:
+    sure = Correlation(values=[0.7, 0.8, 0.9], mean=0.8, interval=(0.6, 1.0))
+    unknown = Correlation(values=[None, 0.5, 0.5], mean=None, interval=None)
+    parts = [
+        Inherited(
+            name=name, examples=150, teacher_uncertainty=0.05, student_uncertainty=0.06, difference=0.01,
+            interval=(-0.01, 0.03), teacher_error_rate=0.04, student_error_rate=0.06,
+        )
+        for name in ("", *make.classes)
+    ]  # fmt: skip
+    return Inheritance(
+        teachers=teachers, seeds=make.seeds, examples=300, one_teacher=False, confidence=sure, errors=unknown,
+        baseline_confidence=0.5, classes=parts,
+    )  # fmt: skip
+
+
 def many_classes() -> Sample:
     """A hundred classes: too many for a matrix on a page."""
     make = Maker("A hundred classes", seeds=3)
@@ -501,6 +583,7 @@ _MAKERS = (
     sweep,
     zipped,
     generations,
+    evaluated,
 )
 SAMPLES = {make.__name__: make for make in (*_MAKERS, many_classes)}
 

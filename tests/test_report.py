@@ -195,6 +195,11 @@ def test_sections_come_in_the_order_of_importance():
     assert parsed("demo").texts("h2") == wanted
     assert parsed("failures").texts("h2")[:2] == ["Verdicts", "Failures and notes"]
     assert parsed("bare").texts("h2") == [h for h in wanted if h not in (wanted[2], *wanted[4:8])]
+    measured = ["Test conditions", "Uncertainty", "What students have of their teachers", "Generations"]
+    told = parsed("evaluated").texts("h2")
+    assert [head for head in told if head in measured] == measured
+    assert told.index("Generations") + 1 == told.index("Learning curves")
+    assert told.index("Prediction frequencies") + 1 == told.index("Cost")
     assert parsed("sweep").texts("h2")[2:4] == ["Teachers and students", "Gain"]
 
 
@@ -568,7 +573,7 @@ def test_browser_has_nothing_to_complain_about(tmp_path):
 
 @pytest.mark.browser
 @needs_browser
-@pytest.mark.parametrize("name", ["crowded", "demo", "published", "tuned", "zipped"])
+@pytest.mark.parametrize("name", ["crowded", "demo", "evaluated", "published", "tuned", "zipped"])
 def test_figures_fit_phones_and_desks(tmp_path, name):
     found = measure(written(name), (360, 390, 800, 1280), tmp_path)
     assert {width: out for width, (_, out) in found.items()} == {360: [], 390: [], 800: [], 1280: []}

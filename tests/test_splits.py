@@ -156,6 +156,8 @@ def test_hidden_labels_are_no_part_of_an_accuracy(tmp_path: Path) -> None:
     assert figures.frequencies["alone"]["test"].seeds == [0, 1]
     rows = (tmp_path / "run/prediction_frequencies.csv").read_text().splitlines()
     assert sum(row.startswith("one,") for row in rows) == 2 * 11 * 20
+    by_class = [row.split(",") for row in rows if row.startswith("alone,1,train,") and ",train,," not in row]
+    assert sum(int(row[6]) for row in by_class) == 200
     assert report.write(tmp_path / "run").is_file()
 
 

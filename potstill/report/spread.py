@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from markupsafe import Markup
@@ -31,6 +31,7 @@ _STYLES: Final = (
     (QUIET, (0, (5, 2, 1, 2)), 1.6),
 )
 _SIZE: Final = (340, 236)
+Look: TypeAlias = tuple[str, Any, float]  # colour, dashes, width of a line
 Floats = NDArray[np.float64]
 
 
@@ -48,9 +49,9 @@ def splits(cast: Cast) -> Table | None:
     rows = []
     for key in keys:
         by_split = cast.results.models[key].splits
-        rows.append((who(cast, key), *[cell for split in known for cell in _both(by_split.get(split))]))
+        rows.append((who(cast, key), *[cell for split in known for cell in both(by_split.get(split))]))
     caption = f"Degree of uncertainty and accuracy ({_sizes(cast, known)}), mean ± standard deviation over seeds"
-    return Table(caption, ("Model", *_columns(known)), tuple(rows))
+    return Table(caption, ("Model", *columns(known)), tuple(rows))
 
 
 def classes(cast: Cast) -> Table | None:
@@ -64,18 +65,20 @@ def classes(cast: Cast) -> Table | None:
             row = [Cell(cast.full(key), (name,))]
             for split in known:
                 one = by_split[split].classes.get(name) if split in by_split else None
-                row += _both(one)
+                row += both(one)
             rows.append(tuple(row))
     if not rows or len(rows) > MOST_ROWS:
         return None
-    return Table("Degree of uncertainty and accuracy by true class", ("Model and class", *_columns(known)), tuple(rows))
+    return Table("Degree of uncertainty and accuracy by true class", ("Model and class", *columns(known)), tuple(rows))
 
 
-def _columns(known: Sequence[str]) -> list[str]:
+def columns(known: Sequence[str]) -> list[str]:
+    """Headings of what `both` gives for every split."""
     return [f"{what}, {split}" for split in known for what in ("Uncertainty", "Accuracy")]
 
 
-def _both(one: SplitMeasures | ClassMeasures | None) -> tuple[Cell, Cell]:
+def both(one: SplitMeasures | ClassMeasures | None) -> tuple[Cell, Cell]:
+    """Uncertainty and accuracy, each with its spread."""
     if one is None:
         return Cell(fmt.MISSING), Cell(fmt.MISSING)
     return _cell("uncertainty", one.uncertainty), _cell("accuracy", one.accuracy)
@@ -163,7 +166,7 @@ def histogram(found: Sequence[Steps | None], what: str, title: str, *, prefix: s
     floor = ground(lines)
     at = 50.0
     for one, (colour, dash, width) in zip(lines, _STYLES, strict=False):
-        stairs(ax, one, floor, colour=colour, dash=dash, width=width)
+        stairs(ax, one, floor, look=(colour, dash, width))
         label = fmt.shorten(one.label, 16)
         figure.add_artist(Line2D([at / 340, (at + 22) / 340], [1 - 28 / 236] * 2, color=colour, ls=dash, lw=width))
         theme.write(figure, (at + 26, 32), label)
@@ -181,11 +184,12 @@ def ground(lines: Sequence[Steps]) -> float:
     return 10.0 ** math.floor(math.log10(100 * least) - 1e-9)
 
 
-def stairs(ax: Axes, one: Steps, floor: float, *, colour: str, dash: Any, width: float, alpha: float = 1.0) -> None:
+def stairs(ax: Axes, one: Steps, floor: float, *, look: Look, alpha: float = 1.0, band: bool = True) -> None:
     """One line, and its band where there are several trainings."""
+    colour, dash, width = look
     edges = np.linspace(0, 1, len(one.mean) + 1)
     mean, low, high = (np.maximum(100 * np.append(y, y[-1]), floor) for y in (one.mean, one.low, one.high))
-    if one.trainings > 1 and alpha == 1.0:
+    if one.trainings > 1 and band:
         ax.fill_between(edges, low, high, step="post", color=colour, alpha=0.2, lw=0)
     ax.plot(edges, mean, drawstyle="steps-post", color=colour, ls=dash, lw=width, alpha=alpha)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from potstill import metrics
 from potstill.evaluation import Predictions
 from potstill.study.collect import Found, Reader
-from potstill.study.correlation import Jackknife, errors, interval, spearman
+from potstill.study.correlation import Jackknife, errors, interval, spearman, spearman_value
 from potstill.study.measured import Correlation, Inheritance, Inherited
 from potstill.study.splits import EVERY, MOST_CLASSES, trainings
 from potstill.study.statistics import crossed, half_width
@@ -85,25 +85,20 @@ def _student(
     parts = [(EVERY, np.ones(len(labels), bool))]
     if len(classes) <= MOST_CLASSES:
         parts += [(name, labels == number) for number, name in enumerate(classes) if (labels == number).any()]
-    confidence, wrong = _correlations(pairs)
-    reference = [one.mean for one in _correlations(never_met)]
+    reference = [
+        [spearman_value(one.teacher.confidence, one.student.confidence) for one in never_met],
+        [errors(one.teacher.error, one.student.error).value for one in never_met],
+    ]
     return Inheritance(
         teachers=list(found.family.teachers),
         seeds=trainings(found),
         examples=len(labels),
         one_teacher=all(reader.tree.families[name].settings["shared"] for name in found.family.teachers),
-        confidence=confidence,
-        errors=wrong,
-        baseline_confidence=reference[0],
-        baseline_errors=reference[1],
+        confidence=_correlation([spearman(one.teacher.confidence, one.student.confidence) for one in pairs]),
+        errors=_correlation([errors(one.teacher.error, one.student.error) for one in pairs]),
+        baseline_confidence=_mean(reference[0]),
+        baseline_errors=_mean(reference[1]),
         classes=[_inherited(pairs, name, rows) for name, rows in parts],
-    )
-
-
-def _correlations(pairs: Sequence[_Pair]) -> tuple[Correlation, Correlation]:
-    return (
-        _correlation([spearman(one.teacher.confidence, one.student.confidence) for one in pairs]),
-        _correlation([errors(one.teacher.error, one.student.error) for one in pairs]),
     )
 
 
@@ -117,10 +112,15 @@ def _numbers(one: Predictions) -> _Numbers:
 
 
 def _correlation(found: list[Jackknife]) -> Correlation:
-    values = [one.value if np.isfinite(one.value) else None for one in found]
-    known = [value for value in values if value is not None]
-    mean = float(np.mean(known)) if known and len(known) == len(values) else None
-    return Correlation(values=values, mean=mean, interval=None if mean is None else interval(found))
+    values = [one.value for one in found]
+    mean = _mean(values)
+    told = [value if np.isfinite(value) else None for value in values]
+    return Correlation(values=told, mean=mean, interval=None if mean is None else interval(found))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    """None where there is no value, or where one is not defined."""
+    return float(np.mean(values)) if values and np.isfinite(values).all() else None
 
 
 def _inherited(pairs: Sequence[_Pair], name: str, rows: NDArray[np.bool_]) -> Inherited:
