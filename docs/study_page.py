@@ -26,6 +26,7 @@ from potstill.study.results import Results
 STUDIES = Path(__file__).parent / "studies"
 BEGIN, END = "<!-- begin: generated -->", "<!-- end: generated -->"
 MOST = 300_000  # bytes of kept results
+FEW = 4  # classes that large results are still told by
 NO_FILES = ("digits", "softmax-linear")  # sources that need no --data
 MACHINE = re.compile(r"(?<![\w.~:/])/\w[^\s\"]*/[^\s\"]+")  # an absolute path
 NEW = """# {title}
@@ -51,8 +52,12 @@ def keep(run: Path, name: str, folder: Path = STUDIES) -> Path:
         wanted = {results.metric, *(metric for source in results.published for metric in source.metrics)}
         wanted |= {verdict.metric for verdict in results.verdicts}
         for model in value["models"].values():
-            model["validation"], model["splits"] = {}, {}
+            model["validation"] = {}
+            for split in model["splits"].values():
+                split["classes"] = split["classes"] if len(split["classes"]) <= FEW else {}
             model["metrics"] = {metric: found for metric, found in model["metrics"].items() if metric in wanted}
+        for one in value["inheritance"].values():
+            one["classes"] = one["classes"] if len(one["classes"]) <= FEW + 1 else one["classes"][:1]
     found = MACHINE.search(_text(value))
     if found:
         raise PotstillError(

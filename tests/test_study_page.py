@@ -168,6 +168,19 @@ def test_large_results_are_kept_without_what_nothing_is_compared_by(
     assert results.models["large"].metrics["error_rate"] == whole.models["large"].metrics["error_rate"]
 
 
+@pytest.mark.parametrize(("few", "told"), [(2, ["cat", "dog"]), (1, [])])
+def test_large_results_keep_a_few_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int, told: list[str]
+) -> None:
+    monkeypatch.setattr(study_page, "MOST", 1000)
+    monkeypatch.setattr(study_page, "FEW", few)
+    run = put(tmp_path / "run", SAMPLES["evaluated"]())
+    results = study_page.read(study_page.keep(run, "measured", tmp_path))
+    assert all(list(split.classes) == told for one in results.models.values() for split in one.splits.values())
+    assert all(set(one.splits) == {"train", "validation", "test"} for one in results.models.values())
+    assert [part.name for part in results.inheritance["chain#1"].classes] == ["", *told]
+
+
 def test_a_machines_path_is_refused(tmp_path: Path) -> None:
     run = put(tmp_path / "run", SAMPLES["demo"]())
     value = json.loads((run / "results.json").read_text("utf-8"))

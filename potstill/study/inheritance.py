@@ -106,7 +106,7 @@ def _numbers(one: Predictions) -> _Numbers:
     width = one.log_probs.shape[1]
     return _Numbers(
         confidence=np.asarray(one.log_probs.max(axis=1), np.float64),  # of the same order as the probability
-        error=metrics.get("error_rate", classes=width).phi(one.log_probs, one.labels)[:, 0],
+        error=np.asarray(one.log_probs.argmax(axis=1) != one.labels, np.float64),
         uncertainty=metrics.get("uncertainty", classes=width).phi(one.log_probs, one.labels)[:, 0],
     )
 
