@@ -226,9 +226,13 @@ def test_a_saved_model_starts_another_with_other_classes(tmp_path: Path) -> None
     assert networks.start_from(network, tmp_path).new == ("head.weight", "head.bias")
     assert torch.equal(network.get_parameter("dense1.weight"), first.network.get_parameter("dense1.weight"))
     # Another width of the layer before is no other number of outputs; and a head must be there.
-    for spec, words in (("linear", r"head\.weight is \(10, 8\), wanted \(10, 64\)"), ("mlp:9", r"head\.weight")):
+    for spec, outputs, words in (
+        ("linear", 10, r"head\.weight is \(10, 8\), wanted \(10, 64\)"),
+        ("linear", 3, r"head\.weight is \(10, 8\), wanted \(3, 64\)"),
+        ("mlp:9", 10, r"head\.weight"),
+    ):
         with pytest.raises(NetworkError, match=words):
-            networks.start_from(networks.build(spec, (1, 8, 8), 10), tmp_path)
+            networks.start_from(networks.build(spec, (1, 8, 8), outputs), tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     save_file({k: v for k, v in tensors.items() if k != "head.bias"}, tmp_path / "model.safetensors")
     with pytest.raises(NetworkError, match=r"missing: head\.bias"):
