@@ -297,7 +297,7 @@ def test_the_same_picture_in_train_and_test_is_refused(cache, tmp_path) -> None:
         with pytest.raises(DataError) as caught:
             data.open(root, splits=("train", "validation"))
         told = str(caught.value)
-        assert "4 pictures that would be trained on and judged by, equal once decoded" in told
+        assert "4 pictures that models would be trained on or picked by, and judged by, equal once decoded" in told
         for pair in (
             "train/cats/copy.png = test/dogs/001.png",
             "train/dogs/b.bmp = test/dogs/001.png",
@@ -311,13 +311,22 @@ def test_the_same_picture_in_train_and_test_is_refused(cache, tmp_path) -> None:
     kept = sorted(name for name in files | twice if name.startswith("train/"))
     assert np.array_equal(found.train.raw.numpy(), first([(files | twice)[name] for name in kept]))
     assert [len(found.validation), len(found.test)] == [4, 4]
-    assert "4 pictures left out of the training part as duplicates" in found.notes[0]
+    assert "4 pictures left out as duplicates" in found.notes[0]
+
+
+def test_within_one_part_by_which_is_judged_a_picture_may_be_there_twice(cache, tmp_path) -> None:
+    files = tree({"train": 4, "test": 2, "validation": 2})
+    for part in ("validation", "test"):
+        root = write(tmp_path / part, files | {f"{part}/cats/twice.png": files[f"{part}/cats/000.png"]})
+        found = data.open(root)
+        assert len(getattr(found, part)) == 5
+        assert found.notes == ()
 
 
 def test_without_a_test_part_no_picture_may_be_there_twice(cache, tmp_path) -> None:
     files = tree({"": 6})
     root = write(tmp_path / "set", files | {"dogs/again.png": files["cats/002.png"]})
-    with pytest.raises(DataError, match=r"1 picture that would .*dogs/again.png = cats/002.png"):
+    with pytest.raises(DataError, match=r"1 picture that models would .*dogs/again.png = cats/002.png"):
         data.open(root)
     found = data.open({"name": str(root), "duplicates": "drop"}, **WHOLE)
     assert np.array_equal(found.train.raw.numpy(), of(files, ""))
@@ -607,6 +616,7 @@ EVIL_TARS: list[tuple[list[tuple[Any, bytes]], str]] = [
     ([("a/x.png", X), ("a/x.png", X)], 'the path "a/x.png" twice, or as a file and as a folder'),
     ([("a", X), ("a/x.png", X)], "as a file and as a folder"),
     ([("", X)], "found"),
+    ([(f"a/{'x' * 300}.png", X)], "an entry whose path is longer than this system writes"),
 ]
 EVIL_ZIPS: list[tuple[list[tuple[Any, bytes]], str]] = [
     ([("../outside.png", X)], "which leads elsewhere"),

@@ -19,6 +19,7 @@ ALPHA = np.resize(np.array([0, 255, 128, 1], np.uint8), (6, 5))
 DEEP = np.random.default_rng(1).integers(0, 65536, (6, 5)).astype(np.uint16)
 DEEP[0, :4] = [0, 65535, 128, 129]
 INKS = noise(channels=4)
+PALE = COLOUR // 4 + 96  # far from the ends of RGB
 
 
 def decode(content: bytes, *, colour: bool = True, **table: Any) -> np.ndarray:
@@ -80,6 +81,7 @@ MODES: list[tuple[str, bytes, np.ndarray, float, bool]] = [  # name, file, expec
         1,
         False,
     ),
+    ("LAB", saved(Image.fromarray(PALE).convert("LAB"), "TIFF"), first(PALE), 3, False),
     ("BMP", saved(Image.fromarray(COLOUR), "BMP"), first(COLOUR), 0, False),
     ("PPM", saved(Image.fromarray(COLOUR), "PPM"), first(COLOUR), 0, False),
     ("WEBP", saved(Image.fromarray(COLOUR), "WEBP", lossless=True), first(COLOUR), 0, False),
@@ -144,6 +146,15 @@ def test_orientation_is_applied(turn, kind) -> None:
     assert np.array_equal(decode(content), expected)
     seen = pixels.look(content, sized=False)
     assert (seen.height, seen.width) == expected.shape[1:]
+
+
+@pytest.mark.parametrize("turn", [0, 9, 60000])
+def test_an_orientation_that_is_none_turns_nothing(turn) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    content = png(COLOUR, exif=exif)
+    assert pixels.look(content, sized=False) == pixels.Look(6, 5, False)
+    assert np.array_equal(decode(content), first(COLOUR))
 
 
 def test_damaged_exif_is_no_fault() -> None:

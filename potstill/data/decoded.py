@@ -28,7 +28,7 @@ from potstill.data import cache, pixels, tree
 from potstill.data.tree import Picture
 from potstill.errors import DataError, PotstillError, StorageError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 _CHUNK = 256  # pictures that a process decodes at a time,
 _CHUNK_BYTES = 32 << 20  # but no more than this
 _FEW = 1000  # pictures for which no processes are started
@@ -42,8 +42,8 @@ T = TypeVar("T")
 class Decoded:
     """Pictures as `inputs` (n, C, H, W) uint8 with `digests` (n, 32); row i is the file number `rows[i]`.
 
-    `faults`: name of each file that cannot be read, and why. `twins`: names of a picture of the training part and of
-    the equal one (once decoded) by which a model would be judged.
+    `faults`: name of each file that cannot be read, and why. `twins`: names of a picture of the training or validation
+    part and of the equal one (once decoded) by which a model would be judged.
     """
 
     inputs: NDArray[np.uint8]
@@ -139,7 +139,7 @@ class _Sorted:
     def __post_init__(self) -> None:
         self.given_test = any(file.part == "test" for file in self.files)
         self.loose = all(file.part == "unlabelled" for file in self.files)
-        self.judged: dict[bytes, str] = {}  # pictures by which a model is or may be judged
+        self.judged: dict[bytes, Picture] = {}  # pictures by which a model is or may be judged
         self.number = 0
 
     def take(self, pictures: NDArray[np.uint8], reasons: Sequence[str]) -> Iterator[memoryview]:
@@ -161,14 +161,16 @@ class _Sorted:
     def _twin(self, file: Picture, digest: bytes) -> bool:
         """Whether it is, once decoded, equal to a picture that a model is judged by.
 
-        Test and validation pictures come first. Without a test part the test examples are drawn from the training
-        part, so that no picture may be there twice.
+        Test and validation pictures come first; within either one a picture may be there twice. Without a test part
+        the test examples are drawn from the training part, where none may then be there twice.
         """
         twin = None if file.part == "test" or self.loose else self.judged.get(digest)
+        if twin is not None and twin.part == file.part == "validation":
+            return False
         if twin is not None:
-            self.twins.append((file.name, twin))
+            self.twins.append((file.name, twin.name))
         elif file.part != "unlabelled" and (file.part != "train" or not self.given_test):
-            self.judged[digest] = file.name
+            self.judged[digest] = file
         return twin is not None
 
     def result(self, inputs: NDArray[np.uint8]) -> Decoded:

@@ -105,9 +105,9 @@ class _Pictures:
         if found.twins and self.chosen.duplicates == "refuse":
             pairs = tree.listed([f"{name} = {other}" for name, other in found.twins])
             raise DataError(
-                f"{self.path}: {_count(found.twins)} that would be trained on and judged by, equal once decoded: "
-                f'{pairs}. Delete one of each pair, or leave the training part\'s out: duplicates = "drop" in the '
-                "table of the source."
+                f"{self.path}: {_count(found.twins)} that models would be trained on or picked by, and judged by, "
+                f"equal once decoded: {pairs}. Delete one of each pair, or leave the first of each out: duplicates "
+                '= "drop" in the table of the source.'
             )
         return found
 
@@ -136,7 +136,7 @@ class _Pictures:
             notes.append(f"{self.path}: {_count(found.faults)} left out that cannot be read: {told}.")
         if found.twins:
             told = tree.listed([f"{name} = {other}" for name, other in found.twins])
-            notes.append(f"{self.path}: {_count(found.twins)} left out of the training part as duplicates: {told}.")
+            notes.append(f"{self.path}: {_count(found.twins)} left out as duplicates: {told}.")
         return tuple(notes)
 
 

@@ -54,7 +54,8 @@ class Options:
     middle that has the proportions of `size`, a square without one, is cut out before resizing; "none": the plain
     resize, which changes the proportions. `interpolation`: bilinear and area average over all pixels that a smaller
     picture's pixel covers; nearest takes the one in the middle. `corrupt` "skip" leaves out pictures that cannot be
-    read. `duplicates` "drop" leaves out of the training part what is in the test or validation part too.
+    read. `duplicates` "drop" leaves out of the training part what is in the test or validation part too, and of the
+    validation part what is in the test part.
     """
 
     size: tuple[int, int] | None = None
@@ -166,9 +167,10 @@ def _load(picture: Picture) -> None:
 
 
 def _orientation(picture: Picture) -> int:
-    """EXIF's orientation; 1 where there is none, or where EXIF is damaged and the picture is not."""
+    """EXIF's orientation, 1 to 8; 1 where there is none, or where EXIF is damaged and the picture is not."""
     with suppress(Exception):
-        return int(picture.getexif().get(0x0112, 1))
+        told = int(picture.getexif().get(0x0112, 1))
+        return told if told in _TURNS else 1
     return 1
 
 
@@ -187,6 +189,8 @@ def _plain(picture: Picture, mode: str) -> Picture:
     if picture.has_transparency_data or picture.mode in ("La", "RGBa"):
         whole = picture.convert("RGBA") if picture.mode != "La" else picture.convert("LA").convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole)
+    if picture.mode == "LAB":  # which Pillow turns into RGB alone
+        picture = picture.convert("RGB")
     return picture.convert(mode)
 
 

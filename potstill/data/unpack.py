@@ -137,6 +137,10 @@ def _unpack(path: Path, place: Path, limits: Limits) -> None:
     except _DAMAGE as error:
         raise _damaged(path, error) from error
     except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ):
+            raise files.refuse(
+                "an entry whose path is longer than this system writes, or of other characters"
+            ) from error
         if error.errno in (None, errno.EINVAL):  # as bz2 says that its data are bad, and zipfile that it was led astray
             raise _damaged(path, error) from error
         raise
