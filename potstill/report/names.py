@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from potstill.report.format import anything, is_number, metric_name, value
+from potstill.study.measured import BEST_EPOCH
 from potstill.study.results import ModelResult, Results
 
 
@@ -152,7 +153,7 @@ class Cast:
         beside = {
             (at, metric, name)
             for key, one in self.results.models.items()
-            for metric in one.metrics
+            for metric in (*one.metrics, *_quantities(one))
             for at, _ in self.published(metric, key)
             for name in (key, one.model)
         }
@@ -163,3 +164,9 @@ class Cast:
             for name, x in values.items()
             if (at, metric, name) not in beside
         ]
+
+
+def _quantities(one: ModelResult) -> Iterator[str]:
+    """What is known of a model besides metrics, and may be published too."""
+    if one.best is not None:
+        yield BEST_EPOCH

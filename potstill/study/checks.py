@@ -211,6 +211,6 @@ def _judged_name(plan: Tables, name: str, path: Path, where: Where) -> None:
 
 def _published(plan: Tables, where: Where) -> None:
     for metric, numbers in (plan.published.metrics if plan.published else {}).items():
-        names.metric(metric, ("published", metric), where)
+        names.published(metric, ("published", metric), where)
         for name in numbers:
             _model_name(name, ("published", metric, name), plan.models, where)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from potstill import metrics, storage
 from potstill.evaluation import AGAINST_TEACHER, QUALITY, Predictions, load_predictions, measure
-from potstill.study import conditions, splits, words
+from potstill.study import conditions, epochs, splits, words
 from potstill.study.plan import Plan
 from potstill.study.results import (
     Cost,
@@ -151,6 +151,7 @@ def model_result(reader: Reader, key: str, plan: Plan, *, workers: int, classes:
         validation=validation,
         splits=splits.measures(found, plan.evaluation.splits, classes),
         conditions=conditions.conditions(reader, found, plan.evaluation),
+        best=epochs.best_epoch(reader.root, found),
         cost=_cost(reader, found, workers),
         ship=_ship(found, validation, metric),
         notes=notes,

@@ -5,9 +5,12 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+BEST_EPOCH: Final = "best_epoch"
+QUANTITIES: Final = (BEST_EPOCH,)  # what may be published besides metrics
 
 
 class _Frozen(BaseModel):
@@ -23,6 +26,16 @@ class MetricValues(_Frozen):
     values: list[float]
     mean: float
     std: float | None = None
+
+
+class BestEpoch(_Frozen):
+    """The epoch (from 1) whose weights a model kept, and of how many: the first with its best `metric` on validation
+    data. Of an ensemble means over its members.
+    """
+
+    metric: str
+    epoch: MetricValues
+    epochs: MetricValues
 
 
 class ClassMeasures(_Frozen):

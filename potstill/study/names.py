@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 from potstill import metrics
 from potstill.errors import DataError, NotYetError, UsageError, did_you_mean, unknown
 from potstill.registry import Registry
+from potstill.study.measured import QUANTITIES
 from potstill.study.plan_text import Path, Where
 
 Kind: TypeAlias = Literal["network", "objective", "optimizer", "schedule", "augmentation"]
@@ -111,6 +112,11 @@ def can_use_teacher(objective: dict[str, Any]) -> bool:
 def metric(value: Any, path: Path, where: Where) -> None:
     """Refuses what is not the name of a metric."""
     _listed(value, metrics.names(), path, where)
+
+
+def published(value: Any, path: Path, where: Where) -> None:
+    """Refuses what is not the name of something that papers print and we have."""
+    _listed(value, (*metrics.names(), *QUANTITIES), path, where)
 
 
 def _listed(value: Any, known: Collection[str], path: Path, where: Where) -> None:

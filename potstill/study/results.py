@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from potstill.study.measured import Condition, Inheritance, SplitMeasures
+from potstill.study.measured import BestEpoch, Condition, Inheritance, SplitMeasures
 from potstill.study.measured import MetricValues as MetricValues
 
 FORMAT = 1
@@ -79,6 +79,7 @@ class ModelResult(_Frozen):
     validation: dict[str, MetricValues] = {}
     splits: dict[str, SplitMeasures] = {}
     conditions: list[Condition] = []
+    best: BestEpoch | None = None
     cost: Cost | None = None
     ship: Ship | None = None
     notes: list[str] = []
