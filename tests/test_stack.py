@@ -271,3 +271,30 @@ def test_updates_equal_the_optimizers_own_steps(spec: Spec, count: int) -> None:
     assert len(found[0]) > 4 * count
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)  # the ends of tensors may round otherwise
+
+
+@pytest.mark.parametrize("flushing", [False, True])
+def test_means_too_small_become_zero_and_no_weight_notices(flushing: bool) -> None:
+    """Adam's running mean of a gradient that is zero from some step on; torch's own goes below the smallest normal."""
+    tiny, halves = torch.finfo(torch.float32).tiny, []
+    torch.set_flush_denormal(flushing)
+    try:
+        found = []
+        for own in (False, True):
+            network = network_of("mlp:5")
+            stack = Stack([network])
+            optimizer = optimizers.REGISTRY.call("adam", list(network.parameters()))
+            update = optimizer.step if own else optimizers.updater([optimizer], stack)
+            for number in range(900):
+                for p in network.parameters():
+                    assert p.grad is not None
+                    p.grad.fill_(0.0 if number else 1e-3)
+                update()
+                halves.append(float(torch.tensor(tiny) / 2))
+            found.append([p.detach().clone() for p in network.parameters()])
+            means = [state["exp_avg"].abs().max().item() for state in optimizer.state.values()]
+            assert (0 < max(means) < tiny) is (own and not flushing)
+        assert all(map(torch.equal, *found))
+    finally:
+        torch.set_flush_denormal(False)
+    assert {half == 0 for half in halves} == {flushing}, "the thread's own setting was not put back"

@@ -186,10 +186,17 @@ def test_teachers_that_answer_for_each_view(digits: Any, tmp_path: Path, monkeyp
     assert counts == [2] * 54
 
 
+def test_answers_are_softened_at_the_temperature_that_is_learned_from(digits: Any, tmp_path: Path) -> None:
+    """Softening takes as long as some epochs of a small network: once for the rows, whatever is checked before."""
+    answers = ps.record(ps.fit("mlp:8", digits, seed=3, steps=5), digits.train, folder=tmp_path / "answers")
+    ps.fit("mlp:8", digits, teacher=answers, objective={"name": "hinton", "temperature": 3.0, "alpha": 0.5}, steps=5)
+    assert {(view, temperature) for _, view, temperature in answers._tables} == {(0, 3.0)}
+
+
 def test_optimizers_share_nothing_afterwards(digits: Any) -> None:
     runs = [Run(prepare("mlp:16", digits, member=member)) for member in (1, 2)]
     steps = step.stepper([run.learner for run in runs])
-    steps.step(runs[0].rows(), 0, 0)
+    steps.step(runs[0].batch()[0], 0, 0)
     steps.release()
     tensors = [t for run in runs for state in run.optimizer.state.values() for t in state.values()]
     assert len({t.untyped_storage().data_ptr() for t in tensors}) == len(tensors) == 2 * 4 * 3

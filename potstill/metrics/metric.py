@@ -112,10 +112,11 @@ def log_probabilities(values: NDArray[Any], classes: int, what: str = "predictio
     if len(array) == 0:
         raise DataError(f"{what}: there are no examples; a metric needs at least one.")
     array = array.astype(np.float64)
-    _refuse_rows(np.isnan(array).any(axis=1), what, "NaN")
-    with np.errstate(over="ignore"):
-        wrong = ~(np.abs(np.exp(array).sum(axis=1) - 1) <= _SUM_TOLERANCE)
-    _refuse_rows(wrong, what, "probabilities that do not sum to one; wanted log-probabilities (log_softmax)")
+    with np.errstate(over="ignore", invalid="ignore"):
+        wrong = ~(np.abs(np.exp(array) @ np.ones(classes) - 1) <= _SUM_TOLERANCE)  # true of NaN too
+    if wrong.any():
+        _refuse_rows(np.isnan(array).any(axis=1), what, "NaN")
+        _refuse_rows(wrong, what, "probabilities that do not sum to one; wanted log-probabilities (log_softmax)")
     return array
 
 

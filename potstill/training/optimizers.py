@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adadelta, Adam, AdamW, Optimizer
-from torch.optim.adam import adam as adam_step
 
 from potstill.errors import SettingError
 from potstill.registry import Registry
@@ -161,7 +160,10 @@ class Storage(Protocol):
 def updater(optimizers: Sequence[Optimizer], storage: Storage) -> Callable[[], None]:
     """The steps of several equal optimizers that stand at the same step, one per network of a storage.
 
-    For fused Adam that is one call for everything, with the same numbers.
+    For fused Adam that is one call for everything, with the same numbers. Only the running means below the smallest
+    normal float32 become zero: where a pixel is seldom lit they fall there, and a CPU takes many times as long for
+    such numbers (for 4 % of them, as with MNIST, half as long again for the whole update). A weight never notices: its
+    step is the mean over more than eps, and far too small to change it.
     """
     first = optimizers[0]
     group = first.param_groups[0]
@@ -182,27 +184,41 @@ def updater(optimizers: Sequence[Optimizer], storage: Storage) -> Callable[[], N
                 square.copy_(before["exp_avg_sq"])
                 step.copy_(before["step"])
             optimizer.state[parameter] = {"step": step, "exp_avg": mean, "exp_avg_sq": square}
-    fixed = {name: group[name] for name in ("amsgrad", "weight_decay", "eps", "maximize", "decoupled_weight_decay")}
+    fixed = {name: group[name] for name in ("amsgrad", "weight_decay", "eps", "maximize")}
     beta1, beta2 = group["betas"]
     values, gradients, steps = [storage.values], [storage.gradients], [step]
     averages, averaged_squares = [[tensor] for tensor in moments]
+    # What torch.optim.adam.adam calls for these tensors: it sorts them by device first, which takes 30 us each step.
+    fused = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
+
+    keep = not _flushes()
 
     def at_once() -> None:
-        adam_step(
-            values,
-            gradients,
-            averages,
-            averaged_squares,
-            [],
-            steps,
-            fused=True,
-            beta1=beta1,
-            beta2=beta2,
-            lr=group["lr"],
-            **fixed,
-        )
+        step.add_(1)
+        torch.set_flush_denormal(True)
+        try:
+            fused(
+                values,
+                gradients,
+                averages,
+                averaged_squares,
+                [],
+                steps,
+                beta1=beta1,
+                beta2=beta2,
+                lr=group["lr"],
+                **fixed,
+            )
+        finally:
+            if keep:
+                torch.set_flush_denormal(False)
 
     return at_once
+
+
+def _flushes() -> bool:
+    """Whether this thread takes numbers below the smallest normal float32 for zero."""
+    return float(torch.tensor(torch.finfo(torch.float32).tiny) / 2) == 0
 
 
 def separate(optimizer: Optimizer) -> None:

@@ -47,7 +47,7 @@ class Run:
         self._schedule = optimizers.SCHEDULES.call(task.training.schedule)
         self._constant = task.training.schedule == "constant"
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
-        self._running, self._rows = -1, torch.empty(0, dtype=torch.int64)
+        self._running, self._batches, self._view = -1, tuple[Tensor, ...](), 0
         self._saved = self._polled = time.monotonic()
 
     @property
@@ -55,19 +55,15 @@ class Run:
         """Whether there are no more steps to take."""
         return self.state.step >= self._total or self.state.stopped
 
-    @property
-    def view(self) -> int:
-        """The view of the running epoch."""
-        augmented = bool(self.task.train.augmentation)
-        return self.task.training.view(self.state.step // self._per_epoch, augmented=augmented)
-
-    def rows(self) -> Tensor:
-        """The rows of the next step."""
-        task, size = self.task, self.task.training.batch_size
+    def batch(self) -> tuple[Tensor, int]:
+        """The rows of the next step, and the view in which they are seen."""
         epoch, position = divmod(self.state.step, self._per_epoch)
         if epoch != self._running:
-            self._running, self._rows = epoch, epoch_rows(task.rows, len(task.train), task.seed, epoch)
-        return self._rows[position * size : (position + 1) * size]
+            task = self.task
+            rows = epoch_rows(task.rows, len(task.train), task.seed, epoch)
+            self._running, self._batches = epoch, rows.split(task.training.batch_size)
+            self._view = task.training.view(epoch, augmented=bool(task.train.augmentation))
+        return self._batches[position], self._view
 
     def prepare(self) -> None:
         """Before the next step: its learning rate; at an epoch's beginning the network is set to train."""
@@ -84,7 +80,7 @@ class Run:
         Raises `TrainingError` where an epoch's numbers are not finite, `Interrupted` after saving where somebody asks.
         """
         began = time.monotonic()
-        task, state = self.task, self.state
+        state = self.state
         state.rows += rows
         state.seconds += seconds
         sums = state.sums
@@ -96,13 +92,13 @@ class Run:
             self._end_epoch()
             state.seconds += time.monotonic() - began
         if ended or began - self._polled >= _POLL_SECONDS:
-            self._polled = began
+            self._polled, task = began, self.task
             if task.progress:
                 task.progress(state.step, self._total)
             if task.should_stop and task.should_stop():
                 self._save()
                 raise Interrupted(f"Stopped at step {state.step} of {self._total}; everything so far is saved.")
-        if self._kept and began - self._saved >= task.checkpoint_seconds * (0.25 if ended else 1.0):
+        if self._kept and began - self._saved >= self.task.checkpoint_seconds * (0.25 if ended else 1.0):
             self._save()
 
     def _save(self) -> None:

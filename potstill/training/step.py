@@ -149,7 +149,7 @@ class _Alone:
 
 @final
 class _Together:
-    """Trainings of stacks with tables for losses: one pass and one update for all."""
+    """Trainings of stacks with tables for losses: one pass and one update for all. Nothing in them is random."""
 
     def __init__(self, learners: Sequence[Learner], stack: Stack) -> None:
         self._tasks = [learner.task for learner in learners]
@@ -162,7 +162,6 @@ class _Together:
 
     def step(self, index: Tensor, view: int, number: int) -> Sequence[Values]:
         _, inputs = self._losses[0].take(index, view)
-        reseed_step(self._tasks[0].seed, number)
         logits = self._stack.forward(inputs)
         if number == 0:
             _check(self._tasks, [rows.t() for rows in logits])

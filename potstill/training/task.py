@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from potstill import networks, objectives, storage
 from potstill.engine import Engine
 from potstill.errors import DataError, ObjectiveError, TeacherError
-from potstill.outputs import Live
+from potstill.outputs import Live, Stored
 from potstill.outputs.check import probabilities_of
 from potstill.registry import Spec
 from potstill.training.order import rows_for
@@ -119,7 +119,10 @@ def pick_rows(objective: ObjectiveFunction, train: Source, answers: Answers | No
     if answers is not None:
         if len(answers.known) != len(train):
             raise TeacherError(f"The teacher's answers are for {len(answers.known)} rows; the data has {len(train)}.")
-        found = answers.lookup(torch.arange(1), 0 if not train.augmentation else 1).probs(1.0).shape[-1]  # type: ignore[arg-type]
+        told = answers.lookup(torch.arange(1), 0 if not train.augmentation else 1)  # type: ignore[arg-type]
+        # A recording knows; asking it for probabilities would soften them all at a temperature that nobody wants.
+        recorded = isinstance(answers, Stored) and answers.kind != "values"
+        found = answers.number if recorded else told.probs(1.0).shape[-1]  # type: ignore[union-attr]
         if found != len(train.spec.classes):
             raise TeacherError(
                 f"The teacher answers for {found} classes; the student's data has {len(train.spec.classes)}."

@@ -72,16 +72,16 @@ def _advance(group: Runs, until: int | None) -> dict[int, Exception]:
             began = time.monotonic()
             for run in runs:
                 run.prepare()
-            index = leader.rows()
+            index, view = leader.batch()
             try:
-                values = steps.step(index, leader.view, leader.state.step)
+                values = steps.step(index, view, leader.state.step)
             except Failed as error:
                 numbers = list(group)
                 return {numbers[i]: failure for i, failure in error.failures.items()}
-            share = (time.monotonic() - began) / len(runs)
+            rows, share = len(index), (time.monotonic() - began) / len(runs)
             for (number, run), own in zip(group.items(), values, strict=True):
                 try:
-                    run.advance(own, len(index), share)
+                    run.advance(own, rows, share)
                 except Exception as error:
                     failures[number] = error
         return failures
