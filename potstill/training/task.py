@@ -121,8 +121,8 @@ def pick_rows(objective: ObjectiveFunction, train: Source, answers: Answers | No
             raise TeacherError(f"The teacher's answers are for {len(answers.known)} rows; the data has {len(train)}.")
         told = answers.lookup(torch.arange(1), 0 if not train.augmentation else 1)  # type: ignore[arg-type]
         # A recording knows; asking it for probabilities would soften them all at a temperature that nobody wants.
-        recorded = isinstance(answers, Stored) and answers.kind != "values"
-        found = answers.number if recorded else told.probs(1.0).shape[-1]  # type: ignore[union-attr]
+        known = isinstance(answers, Stored) and answers.kind != "values"
+        found = answers.number if known else told.probs(1.0).shape[-1]  # type: ignore[attr-defined]
         if found != len(train.spec.classes):
             raise TeacherError(
                 f"The teacher answers for {found} classes; the student's data has {len(train.spec.classes)}."
