@@ -9,21 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from torch import nn
 
 import potstill as ps
 from potstill import storage
-from potstill.engine import products
 from potstill.errors import PlanError, RunError
-from potstill.evaluation import latency, load_predictions
-from potstill.networks.model import Model
+from potstill.evaluation import load_predictions
 from potstill.report import format as fmt
 from potstill.report import groups, published
 from potstill.report.names import Cast
 from potstill.study.results import Results
 from potstill.study.study import Study
-from potstill.types import DataSpec
 
 TOY: dict[str, Any] = {
     "title": "Toy",
@@ -31,7 +27,7 @@ TOY: dict[str, Any] = {
     "data": {"source": "digits", "test": 300, "validation": 100, "labelled": 200},
     "training": {"steps": 20, "batch_size": 64, "optimizer": {"name": "adam", "learning_rate": 0.01}},
     "models": {"teacher": {"network": "mlp:8"}, "alone": {"network": "mlp:4"}},
-    "evaluation": {"latency": {"batch": [1], "threads": [1]}},
+    "evaluation": {"latency": {"batch": []}},
 }
 
 
@@ -219,17 +215,10 @@ def test_what_is_watched_on_validation_data_is_what_training_minimises(tmp_path:
     assert last["validation_objective"] == pytest.approx(wanted.item(), rel=1e-4)
 
 
-def test_latency_is_measured_in_plain_torchs_precision() -> None:
-    precisions, before = set(), torch.get_float32_matmul_precision()
-
-    class Watched(nn.Module):
-        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-            precisions.add(torch.get_float32_matmul_precision())
-            return inputs
-
-    model = Model(Watched(), DataSpec((3,), ("a", "b", "c")))
-    with products("medium"):
-        median, p90 = latency([model], 2, 1, seconds=0.0)
-    assert precisions == {"highest"}
-    assert 0 < median <= p90
-    assert torch.get_float32_matmul_precision() == before
+def test_the_first_of_a_chain_differs_in_no_generation(tmp_path: Path) -> None:
+    chain = {"network": "mlp:4", "teacher": "teacher", "generations": 2}
+    results = run(toy({"chain": chain}, seeds=1, verdict={"baseline": "alone"}), tmp_path / "run")
+    told = {(v.model, v.baseline): v.differs_in for v in results.verdicts}
+    first, second = told["chain#1", "alone"], told["chain#2", "alone"]
+    assert not [one for one in first if "generation" in one]
+    assert second == [*first, "generation (2 against 1)"]

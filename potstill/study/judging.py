@@ -56,7 +56,7 @@ def _verdict(
     ours, theirs = reader.find(pair[0]), reader.find(pair[1])
     model, other = ours.family.model, theirs.family.model
     above = ancestors(plan.models, model) | ancestors(plan.models, other)
-    differ = differences(_there(plan, ours.family, theirs.family) or plan, model, other)
+    differ = _differ(plan, ours.family, theirs.family)
     planned = _fresh(ours.family, theirs.family, plan.seed_list)
     seeds = [seed for seed in ours.seeds if seed in theirs.seeds and seed in planned]
     classes = len(next(iter(ours.predictions.values()))["test"].log_probs[0]) if seeds else 2
@@ -78,6 +78,15 @@ def _verdict(
         cost=words.cost(pair[0], pair[1], models),
         tuned=words.tuned(model, other, tuning, above=above),
     )
+
+
+def _differ(plan: Plan, ours: Family, theirs: Family) -> list[str]:
+    """In what they differ beside the method. Of a chain it is the generation that counts, not how many follow it."""
+    found = differences(_there(plan, ours, theirs) or plan, ours.model, theirs.model)
+    found = [one for one in found if not one.startswith("generations (")]
+    if ours.generation != theirs.generation:
+        found.append(f"generation ({ours.generation} against {theirs.generation})")
+    return found
 
 
 def _fresh(ours: Family, theirs: Family, seeds: list[int]) -> list[int]:
