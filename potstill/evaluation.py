@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from potstill.types import Source, Teacher
 
 QUALITY = ("accuracy", "error_rate", "cross_entropy", "macro_f1", "calibration_error", "brier", "uncertainty")
 AGAINST_TEACHER = ("agreement", "teacher_kl")
+_WARM_CALLS, _WARM_SECONDS = 5, 0.02
+_LEAST_CALLS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,24 +130,34 @@ def cost(models: Sequence[Model]) -> Cost:
     return Cost(*(sum(row[i] for row in rows) for i in range(3)))
 
 
-def latency(models: Sequence[Model], batch: int, threads: int, *, seconds: float = 0.25) -> tuple[float, float]:
-    """Median and 90th percentile, in ms, of one CPU call on `batch` examples: at least 20 calls and `seconds` long.
+def call_times(
+    models: Sequence[Model], batch: int, *, seconds: float = 0.05, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
+    """Milliseconds of each CPU call on `batch` examples, all members one after the other: at least 3 calls, and
+    `seconds` long. Up to 5 calls before, for up to 0.02 s, are not counted.
 
-    In plain torch's precision of float32 products, as the models run where they are shipped: the engine's own setting
-    makes large products twice as fast and small ones twice as slow.
+    With the threads of this process, and in plain torch's precision of float32 products, as the models run where they
+    are shipped: the engine's own setting makes large products twice as fast and small ones twice as slow.
     """
-    spec = models[0].spec
-    inputs = torch.rand(batch, *spec.shape, generator=torch.Generator().manual_seed(0))
+    inputs = torch.rand(batch, *models[0].spec.shape, generator=torch.Generator().manual_seed(0))
     times: list[float] = []
-    with torch.inference_mode(), engine.threads(threads), engine.products("highest"):
+    with torch.inference_mode(), engine.products("highest"):
         modules = [model.network.cpu().eval() for model in models]
-        for _ in range(5):
+
+        def call() -> float:
+            """When it ended."""
             for module in modules:
                 module(inputs)
-        end = time.perf_counter() + seconds
-        while len(times) < 20 or time.perf_counter() < end:
-            start = time.perf_counter()
-            for module in modules:
-                module(inputs)
-            times.append(time.perf_counter() - start)
-    return float(np.median(times) * 1e3), float(np.percentile(times, 90) * 1e3)
+            return clock()
+
+        begun = now = clock()
+        for _ in range(_WARM_CALLS):
+            now = call()
+            if now - begun >= _WARM_SECONDS:
+                break
+        end = now + seconds
+        while len(times) < _LEAST_CALLS or now < end:
+            begun = clock()
+            now = call()
+            times.append(1e3 * (now - begun))
+    return times

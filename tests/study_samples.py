@@ -19,7 +19,7 @@ BASE: dict[str, Any] = {
         "alone": {"network": "mlp:4"},
         "taught": {"network": "mlp:4", "teacher": "teacher", "objective": {"name": "hinton", "temperature": 2.0}},
     },
-    "evaluation": {"latency": {"batch": [1], "threads": [1]}},
+    "evaluation": {"latency": {"batch": [], "threads": [1]}},
 }
 
 

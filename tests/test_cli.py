@@ -208,12 +208,12 @@ def test_check_runs_everything_once_and_estimates(ask: Ask) -> None:
 @pytest.mark.parametrize(
     ("workers", "seconds"),
     [
-        # 8 trainings of 0.29 s, 2 recordings of 0.3794 s, predictions 0.56 s, latency 3 x 0.3 s
-        (1, 8 * 0.29 + 2 * 0.3794 + 0.56 + 0.9),
+        # 8 trainings of 0.29 s, 2 recordings of 0.3794 s, predictions 0.56 s, latency 2 s + 5 turns of 3 x 0.07 s
+        (1, 8 * 0.29 + 2 * 0.3794 + 0.56 + 3.05),
         # in waves (6 trainings, 2 recordings, 2 trainings), and 4 s until the workers are there
-        (2, 3 * 0.29 + 0.3794 + 0.29 + 0.28 + 0.9 + 4),
+        (2, 3 * 0.29 + 0.3794 + 0.29 + 0.28 + 3.05 + 4),
         # never less than the longest of each wave
-        (100, 0.29 + 0.3794 + 0.29 + 0.0056 + 0.9 + 4),
+        (100, 0.29 + 0.3794 + 0.29 + 0.0056 + 3.05 + 4),
     ],
 )
 def test_the_estimate_by_hand(ask: Ask, workers: int, seconds: float) -> None:
@@ -739,8 +739,9 @@ def test_time_left_counts_what_is_half_done() -> None:
     assert found.left is None  # the clock of the speed starts with the first node that is seen to run
     meter.take(now, Told("evaluate", "6 models on validation and test data"))
     assert meter.read({}).stage == "6 models on validation and test data"
-    meter.take(now, Told("latency", "alone"))
+    meter.take(now, Told("latency", "6 models with 2 threads"))
     assert meter.quiet
+    assert meter.read({}).stage == "latency of 6 models with 2 threads"
 
 
 @pytest.mark.parametrize("terminal", [True, False])

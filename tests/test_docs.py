@@ -89,7 +89,7 @@ def test_results_follow_the_published_schema(tmp_path: Path) -> None:
             "t": {"network": "mlp:4"},
             "s": {"network": "linear", "teacher": "t"},
         },
-        "evaluation": {"latency": {"batch": [1], "threads": [1]}},
+        "evaluation": {"latency": {"batch": []}},
     }
     Study.open(plan, folder=tmp_path / "run").run(workers=1)
     schema = json.loads((ROOT / "docs" / "results.schema.json").read_text(encoding="utf-8"))

@@ -116,8 +116,6 @@ def test_costs_are_those_of_the_networks(done: tuple[Path, Results]) -> None:
     assert cost.parameters == 64 * 4 + 4 + 4 * 10 + 10
     assert cost.multiply_adds == 64 * 4 + 4 * 10
     assert cost.bytes == 4 * cost.parameters
-    assert [(row.batch, row.threads) for row in cost.latency] == [(1, 1)]
-    assert all(0 < row.median_ms <= row.p90_ms for row in cost.latency)
 
 
 def test_which_seed_to_ship_is_the_best_on_validation_data(done: tuple[Path, Results]) -> None:

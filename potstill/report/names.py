@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from potstill.report.format import anything, is_number, metric_name, value
-from potstill.study.measured import BEST_EPOCH
+from potstill.study.measured import BEST_EPOCH, SECONDS
 from potstill.study.results import ModelResult, Results
 
 
@@ -170,3 +170,5 @@ def _quantities(one: ModelResult) -> Iterator[str]:
     """What is known of a model besides metrics, and may be published too."""
     if one.best is not None:
         yield BEST_EPOCH
+    if one.cost is not None and any(row.turns_ms for row in one.cost.latency):
+        yield SECONDS

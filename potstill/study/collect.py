@@ -187,6 +187,7 @@ def _cost(reader: Reader, found: Found, workers: int) -> Cost | None:
         multiply_adds=stored["multiply_adds"],
         bytes=stored["bytes"],
         latency=[Latency(**row) for row in stored["latency"]],
+        machine=stored.get("machine"),
         train_seconds=float(np.mean(trained)),
         record_seconds=float(np.mean(list(recorded.values()))) if recorded else None,
         workers=workers,

@@ -11,10 +11,13 @@ from potstill.networks.model import Model
 from potstill.study import words
 from potstill.study.evaluate import TEST, on_test, wanted_names
 from potstill.study.job import Job
+from potstill.study.latency import TURNS
 from potstill.study.tree import Family, Node, Tree
 
 _NODE_SECONDS = 0.08  # what a node costs besides its steps: opening data, files and their fsync
 _POOL_SECONDS = 4.0  # until worker processes have imported torch
+_PROCESS_SECONDS = 2.0  # until one process that measures latency has
+_TURN_SECONDS, _TURN_CALLS = 0.07, 4  # of latency, at least, with the calls that are not counted
 _NODE_BYTES = 16_384  # JSON and history beside the weights
 
 
@@ -82,8 +85,7 @@ def estimate(job: Job, stages: Sequence[Stage], rows: Mapping[str, int]) -> Rehe
     spec = next((speed.model.spec for speed in speeds.values()), None)
     splits = [rows, *({**rows, "test": 0} for _ in stages[1:])]
     parts = [_stage(job, stage, split) for stage, split in zip(stages, splits, strict=True)]
-    latency = job.plan.evaluation.latency
-    quiet = 0.3 * len(latency.batch) * len(latency.threads) * len(tree.families)
+    quiet = _quiet(job, tree, speeds)
     return Rehearsal(
         title=job.plan.title,
         seeds=tuple(job.plan.seed_list),
@@ -97,6 +99,14 @@ def estimate(job: Job, stages: Sequence[Stage], rows: Mapping[str, int]) -> Rehe
         bytes=sum(_bytes(*stage, split, job.workers) for stage, split in zip(stages, splits, strict=True)),
         free_bytes=_free(job.root),
     )
+
+
+def _quiet(job: Job, tree: Tree, speeds: Mapping[str, Speed]) -> float:
+    """Latency: a process for each number of threads, in which every turn of a model is some time, or some calls."""
+    wanted = job.plan.evaluation.latency
+    rows = [speed.row * tree.families[key].settings["members"] for key, speed in speeds.items()]
+    turn = sum(max(_TURN_SECONDS, _TURN_CALLS * row * batch) for row in rows for batch in wanted.batch)
+    return len(wanted.threads) * (_PROCESS_SECONDS + TURNS * turn) if turn else 0.0
 
 
 def _stage(job: Job, stage: Stage, rows: Mapping[str, int]) -> tuple[list[Rehearsed], float]:

@@ -204,6 +204,11 @@ def environment(workers: int, engine: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def machine() -> str:
+    """What times depend on, in words."""
+    return f"{_cpu()}, {_cores()} core{'s' if _cores() > 1 else ''}, torch {metadata.version('torch')}"
+
+
 def _cpu() -> str:
     """The processor's name where the system tells it."""
     path = Path("/proc/cpuinfo")

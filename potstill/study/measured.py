@@ -10,7 +10,8 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 BEST_EPOCH: Final = "best_epoch"
-QUANTITIES: Final = (BEST_EPOCH,)  # what may be published besides metrics
+SECONDS: Final = "seconds_per_example"
+QUANTITIES: Final = (BEST_EPOCH, SECONDS)  # what may be published besides metrics
 
 
 class _Frozen(BaseModel):
@@ -77,7 +78,8 @@ class ConditionValues(_Frozen):
 class Condition(_Frozen):
     """A model on test examples, plain (`views` 0) or on so many views that its own training's augmentation makes.
 
-    With `labels` "teacher" right is what its teacher answers to the plain example; both thresholded.
+    With `labels` "teacher" right is what its teacher answers to the plain example; both thresholded. There
+    `soft_cross_entropy` is against the teacher's probabilities instead.
     """
 
     labels: Literal["true", "teacher"]

@@ -24,12 +24,18 @@ class _Frozen(BaseModel):
 
 
 class Latency(_Frozen):
-    """Milliseconds per call of `batch` examples on the CPU with `threads` threads, in the quiet last stage."""
+    """Milliseconds per call of `batch` examples on the CPU, in a process with `threads` threads, in the last stage.
+
+    Median, 90th percentile and mean are of all calls. `turns_ms` are medians of turns in which the models alternated:
+    number i of one model was measured beside number i of any other.
+    """
 
     batch: int
     threads: int
     median_ms: float
     p90_ms: float
+    mean_ms: float | None = None
+    turns_ms: list[float] = []
 
 
 class Cost(_Frozen):
@@ -39,6 +45,7 @@ class Cost(_Frozen):
     multiply_adds: int
     bytes: int
     latency: list[Latency] = []
+    machine: str | None = Field(default=None, description="what the latency was measured on")
     train_seconds: float | None = None
     record_seconds: float | None = None
     workers: int = 1

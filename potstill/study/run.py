@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
-from potstill import engine, evaluation, networks, storage
-from potstill.errors import Interrupted, RunError
+from potstill import engine, storage
+from potstill.errors import RunError
 from potstill.study import collect, folder, splits, trials, words
 from potstill.study.inheritance import inherited
 from potstill.study.job import Facts, Job, evaluate_all, file_hash, train_all
 from potstill.study.judging import verdicts
+from potstill.study.latency import measure_costs
 from potstill.study.opened import forget
-from potstill.study.pool import STOPPED, stop_on_signal
+from potstill.study.pool import stop_on_signal
 from potstill.study.results import ModelResult, Published, Results
 from potstill.study.tree import Node, Tree, data_table, expand
 
@@ -43,7 +43,7 @@ def run(job: Job, *, fresh: bool = False) -> Results:
             told = "models on " + words.listed(stage.plan.evaluation.splits) + " data"
             evaluate_all(stage, folder.units(job.root, tree), told, test=True)
             folder.check_test_examples(job.root, tree)
-            _measure_costs(stage, tree)
+            measure_costs(stage, tree)
         return write_results(stage, tree, facts, time.monotonic() - began, tuned=tuned)
 
 
@@ -57,29 +57,6 @@ def _missing(job: Job, tree: Tree, tuned: trials.Tuned) -> list[Node]:
                 f"{job.root / 'models'} instead."
             )
         raise
-
-
-def _measure_costs(job: Job, tree: Tree) -> None:
-    """Size and latency of every model, alone on the machine, in this process."""
-    units = folder.units(job.root, tree)
-    wanted = job.plan.evaluation.latency
-    pairs = [(batch, threads) for batch in wanted.batch for threads in wanted.threads]
-    for family in tree.families.values():
-        unit = next((u for u in family.units.values() if u in units), None)
-        path = job.root / Path(next(iter(family.units.values()))).parent / "cost.json"
-        if unit is None:
-            continue
-        measured = {"measured": [list(pair) for pair in pairs], "members": len(units[unit][2])}
-        if path.is_file() and measured.items() <= storage.read_json(path).items():
-            continue
-        if job.place.stopping():
-            raise Interrupted(STOPPED)
-        job.say("latency", family.key)
-        models = [networks.load(job.root / name) for name in units[unit][2]]
-        rows = [(batch, threads, *evaluation.latency(models, batch, threads)) for batch, threads in pairs]
-        latency = [dict(zip(("batch", "threads", "median_ms", "p90_ms"), row, strict=True)) for row in rows]
-        size = storage.plain(evaluation.cost(models))
-        storage.write_json(path, {**size, "latency": latency, **measured})
 
 
 def write_results(job: Job, tree: Tree, facts: Facts, seconds: float, *, tuned: trials.Tuned) -> Results:
