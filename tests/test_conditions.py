@@ -14,6 +14,7 @@ import potstill as ps
 from potstill import report
 from potstill.report import conditions
 from potstill.report.names import Cast
+from potstill.study.conditions import soft_cross_entropy
 from potstill.study.evaluate import on_test, view_name
 from potstill.study.measured import ConditionValues
 from potstill.study.results import Results
@@ -70,17 +71,24 @@ def test_every_condition_by_hand(
     assert set(found) == {(kind, views) for kind in kinds for views in ((0, 3, 1) if augment else (0,))}
     for (kind, views), one in found.items():
         assert one.examples == 300
-        table, losses = np.zeros((2, views or 1)), np.zeros((2, views or 1))
+        table, losses, soft = np.zeros((3, 2, views or 1))
         for seed in range(2):
             right = labels()
+            q = answers(done[0], teacher, seed, (), 0) if teacher else np.zeros(300)
             if kind == "teacher":
-                right = (answers(done[0], str(teacher), seed, (), 0) > 0.5).astype(int)
+                right = (q > 0.5).astype(int)
             for at, view in enumerate(range(1, views + 1) if views else [0]):
                 p = answers(done[0], folder, seed, augment or (), view)
                 table[seed, at] = np.mean((p > 0.5) == right)
                 losses[seed, at] = -np.log(np.where(right == 1, p, 1 - p)).mean()
+                soft[seed, at] = -(q * np.log(p) + (1 - q) * np.log(1 - p)).mean()
         for values, wanted, best in (("accuracy", table, table.max(1)), ("cross_entropy", losses, losses.min(1))):
             check(one.metrics[values], wanted, best if views else None)
+        assert set(one.metrics) == {"accuracy", "cross_entropy"} | (
+            {"soft_cross_entropy"} if kind == "teacher" else set()
+        )
+        if kind == "teacher":
+            check(one.metrics["soft_cross_entropy"], soft, soft.min(1) if views else None)
     plain = found["true", 0].metrics["accuracy"]
     assert plain.values == done[1].models[key].metrics["accuracy"].values
     if teacher:
@@ -142,7 +150,7 @@ def test_a_teacher_of_recorded_answers_labels_no_test_example(tmp_path: Path) ->
 
 def test_the_page_marks_the_best_view_as_optimistic(done: tuple[Path, Results]) -> None:
     text = report.write(done[0]).read_text()
-    accuracy, loss = conditions.tables(Cast(done[1]))
+    accuracy, loss, soft = conditions.tables(Cast(done[1]))
     assert accuracy.columns[1:] == (
         "True labels, plain", "True labels, 1 view", "True labels, 3 views",
         "Teacher's labels, plain", "Teacher's labels, 1 view", "Teacher's labels, 3 views",
@@ -154,3 +162,15 @@ def test_the_page_marks_the_best_view_as_optimistic(done: tuple[Path, Results]) 
     assert not any("best" in note for note in rows["taught"][1].notes + rows["taught"][2].notes)
     assert "The best of several views is optimistic" in text
     assert "Cross entropy" in loss.caption
+    assert "Soft cross entropy" in soft.caption
+    assert [column.split(",")[0] for column in soft.columns[1:]] == ["Teacher's labels"] * 3
+
+
+def test_cross_entropy_with_soft_labels_at_its_ends() -> None:
+    """Its minimum is the teacher's entropy; hard labels give the plain cross-entropy; nothing is infinite."""
+    q = np.array([[0.25, 0.75], [0.5, 0.5]])
+    assert soft_cross_entropy(np.log(q).astype(np.float32), q) == pytest.approx(-(q * np.log(q)).sum(1).mean())
+    p = np.array([[0.9, 0.1], [0.2, 0.8]])
+    assert soft_cross_entropy(np.log(p), np.eye(2)) == pytest.approx(-np.log([0.9, 0.8]).mean())
+    with np.errstate(divide="ignore"):
+        assert soft_cross_entropy(np.log(np.eye(2)), q) == pytest.approx(87.3365447 * (0.75 + 0.5) / 2)

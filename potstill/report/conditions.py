@@ -14,11 +14,11 @@ def tables(cast: Cast) -> list[Table]:
     """A table for each metric, accuracy first; empty where a study has the usual condition only."""
     models = cast.results.models
     keys = [key for key in cast.order if models[key].conditions]
-    known = sorted({_place(one) for key in keys for one in models[key].conditions})
     metrics = sorted({name for key in keys for one in models[key].conditions for name in one.metrics})
     found = []
     for metric in metrics:
         rows = []
+        known = sorted({_place(one) for key in keys for one in models[key].conditions if metric in one.metrics})
         for key in keys:
             there = {_place(one): one.metrics for one in models[key].conditions}
             rows.append((who(cast, key), *(_cell(there.get(place, {}), metric, place[1]) for place in known)))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from potstill import metrics
 from potstill.evaluation import Predictions, measure
+from potstill.metrics.quality import LOG_FLOOR
 from potstill.study.evaluate import TEST, view_name
 from potstill.study.measured import Condition, ConditionValues
 from potstill.study.tables import Evaluation
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from potstill.study.collect import Found, Reader
 
 NAMES: Final = ("accuracy", "cross_entropy")
+SOFT: Final = "soft_cross_entropy"  # against the teacher's probabilities, not its thresholded answer
 USUAL: Final = [("true", 0)]  # what every study measures
 
 
@@ -32,40 +34,61 @@ def conditions(reader: Reader, found: Found, evaluation: Evaluation) -> list[Con
         return []
     told = []
     for labels, views in wanted:
-        answers = [_labelled(reader, found, seed, teacher=labels == "teacher") for seed in found.seeds]
-        known = [one for one in answers if one is not None]
+        told_by = [_told(reader, found, seed, teacher=labels == "teacher") for seed in found.seeds]
+        known = [one for one in told_by if one is not None]
         names = [view_name(view) for view in range(1, views + 1)] or [TEST]
         there = all(name in found.predictions[seed] for name in names for seed in found.seeds)
-        if there and len(known) == len(answers):
+        if there and len(known) == len(told_by):
             told.append(_condition(found, labels, views, names=names, answers=known))
     return told
 
 
-def _labelled(reader: Reader, found: Found, seed: int, *, teacher: bool) -> NDArray[np.int64] | None:
-    """(n,) labels; -1 where there is none."""
+class _Answers(NamedTuple):
+    """What is right: (n,) labels, -1 where there is none; a teacher's also as (n, K) probabilities."""
+
+    labels: NDArray[np.int64]
+    soft: NDArray[np.float64] | None
+
+
+def _told(reader: Reader, found: Found, seed: int, *, teacher: bool) -> _Answers | None:
+    """None where there is no teacher, or none that answers test examples."""
     plain = found.predictions[seed][TEST]
     if not teacher:
-        return np.where(plain.labelled, plain.labels, -1)
+        return _Answers(np.where(plain.labelled, plain.labels, -1), None)
     told = reader.teacher(found.family, seed, TEST) if found.family.teachers else None
-    return None if told is None else np.asarray(told.log_probs.argmax(axis=1), np.int64)
+    if told is None:
+        return None
+    return _Answers(np.asarray(told.log_probs.argmax(axis=1), np.int64), np.exp(told.log_probs.astype(np.float64)))
+
+
+def soft_cross_entropy(log_probs: NDArray[Any], soft: NDArray[np.float64]) -> float:
+    """Mean of -sum_k q_k log p_k, in nats, of (n, K) log p and q; log p is clipped as in `cross_entropy`.
+
+    Two classes: Biryukova, Knowledge distillation for binary classification, eq. 1 with a soft y. At least q's entropy.
+    """
+    logs = np.maximum(log_probs.astype(np.float64), LOG_FLOOR)
+    return float(-(soft * logs).sum(axis=1).mean())
 
 
 def _condition(
-    found: Found, labels: str, views: int, *, names: Sequence[str], answers: Sequence[NDArray[np.int64]]
+    found: Found, labels: str, views: int, *, names: Sequence[str], answers: Sequence[_Answers]
 ) -> Condition:
     rows = []
-    for seed, label in zip(found.seeds, answers, strict=True):
+    for seed, (label, soft) in zip(found.seeds, answers, strict=True):
         for name in names:
             one = Predictions(found.predictions[seed][name].log_probs, np.maximum(label, 0), label >= 0)
             rows.append(list(measure(one, NAMES).values()))
-    table = np.array(rows).reshape(len(found.seeds), len(names), len(NAMES))
+            if soft is not None:
+                rows[-1].append(soft_cross_entropy(one.log_probs, soft))
+    asked = NAMES if labels == "true" else (*NAMES, SOFT)
+    table = np.array(rows).reshape(len(found.seeds), len(names), len(asked))
     once = found.family.settings["shared"]
     return Condition.model_validate({
         "labels": labels,
         "views": views,
-        "examples": int((answers[0] >= 0).sum()),
+        "examples": int((answers[0].labels >= 0).sum()),
         "metrics": {
-            metric: _values(table[..., at], metric, plain=not views, once=once) for at, metric in enumerate(NAMES)
+            metric: _values(table[..., at], metric, plain=not views, once=once) for at, metric in enumerate(asked)
         },
     })  # fmt: skip
 
@@ -73,7 +96,7 @@ def _condition(
 def _values(table: NDArray[np.float64], metric: str, *, plain: bool, once: bool) -> ConditionValues:
     """From (seeds, views) values of a metric."""
     means = table.mean(axis=1)
-    higher = metrics.get(metric, classes=2).better == "higher"
+    higher = metric in metrics.names() and metrics.get(metric, classes=2).better == "higher"
     best = table.max(axis=1) if higher else table.min(axis=1)
     several = table.shape[1] > 1
     return ConditionValues(
