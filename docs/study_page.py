@@ -102,9 +102,18 @@ def figures(results: Results) -> list[export.Exported]:
         return [one for one in drawn if one.name.startswith(start)][:most]
 
     bars = some(f"bars-{results.metric}", 1) if len(Cast(results).order) == len(_names(results)) else []
-    gains = some("gain-", 2)
-    found = [*(bars or gains), *some("forest-", 1)]
+    found = [*(bars or _gains(some("gain-", len(drawn)))), *some("forest-", 1)]
     return [*some("tuning", 4), *found]
+
+
+def _gains(drawn: list[export.Exported]) -> list[export.Exported]:
+    """The first of every compared pair, or two of the only one."""
+    pairs: dict[str, list[export.Exported]] = {}
+    for one in drawn:
+        pairs.setdefault(one.name.partition("-across-")[0], []).append(one)
+    if len(pairs) == 1:
+        return drawn[:2]
+    return [many[0] for many in pairs.values()][:4]
 
 
 def _names(results: Results) -> set[str]:
