@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 from potstill.errors import NotYetError, unknown
@@ -210,7 +211,10 @@ def _judged_name(plan: Tables, name: str, path: Path, where: Where) -> None:
 
 
 def _published(plan: Tables, where: Where) -> None:
+    """Of a student also `NAME#2`, its second generation; where the chain is shorter the number is told by itself."""
     for metric, numbers in (plan.published.metrics if plan.published else {}).items():
         names.published(metric, ("published", metric), where)
         for name in numbers:
-            _model_name(name, ("published", metric, name), plan.models, where)
+            model, _, generation = name.partition("#")
+            counted = model in plan.models and plan.models[model].teacher and re.fullmatch("[1-9][0-9]*", generation)
+            _model_name(model if counted else name, ("published", metric, name), plan.models, where)

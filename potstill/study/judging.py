@@ -17,7 +17,8 @@ from potstill.study.verdict import judge
 def pairs(plan: Plan, reader: Reader) -> list[tuple[str, str]]:
     """Keys of the compared families: per declared pair one comparison for every sweep point at which they differ.
 
-    A chain of generations is compared generation by generation.
+    A chain of generations is compared generation by generation: with those of the other chain where both are equally
+    long, else each with the other's last.
     """
     found: dict[tuple[str, str], None] = {}
     families = reader.tree.families.values()
@@ -26,10 +27,14 @@ def pairs(plan: Plan, reader: Reader) -> list[tuple[str, str]]:
             for theirs in (family for family in families if family.model == other):
                 shared = {key: value for key, value in ours.point.items() if key in theirs.point}
                 same = all(theirs.point[key] == value for key, value in shared.items())
-                last = theirs.generation == theirs.settings["generations"]
-                if same and last and not (ours.brought or theirs.brought) and _there(plan, ours, theirs):
+                if same and _meet(ours, theirs) and not (ours.brought or theirs.brought) and _there(plan, ours, theirs):
                     found[(ours.key, theirs.key)] = None
     return list(found)
+
+
+def _meet(ours: Family, theirs: Family) -> bool:
+    length = theirs.settings["generations"]
+    return theirs.generation == (ours.generation if ours.settings["generations"] == length else length)
 
 
 def verdicts(
