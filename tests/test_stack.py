@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import potstill as ps
-from potstill import networks
+from potstill import engine, networks
 from potstill.networks.stack import Stack
 from potstill.registry import Spec
 from potstill.training import optimizers
@@ -273,8 +274,13 @@ def test_updates_equal_the_optimizers_own_steps(spec: Spec, count: int) -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)  # the ends of tensors may round otherwise
 
 
-@pytest.mark.parametrize("flushing", [False, True])
-def test_means_too_small_become_zero_and_no_weight_notices(flushing: bool) -> None:
+@pytest.mark.parametrize(
+    ("flushing", "threads", "eps", "kept"),
+    [(False, 1, 1e-8, False), (True, 1, 1e-8, False), (False, 2, 1e-8, True), (False, 1, 0.0, True)],
+)
+def test_means_too_small_become_zero_and_no_weight_notices(
+    flushing: bool, threads: int, eps: float, kept: bool
+) -> None:
     """Adam's running mean of a gradient that is zero from some step on; torch's own goes below the smallest normal."""
     tiny, halves = torch.finfo(torch.float32).tiny, []
     torch.set_flush_denormal(flushing)
@@ -283,18 +289,67 @@ def test_means_too_small_become_zero_and_no_weight_notices(flushing: bool) -> No
         for own in (False, True):
             network = network_of("mlp:5")
             stack = Stack([network])
-            optimizer = optimizers.REGISTRY.call("adam", list(network.parameters()))
+            optimizer = optimizers.REGISTRY.call({"name": "adam", "eps": eps}, list(network.parameters()))
             update = optimizer.step if own else optimizers.updater([optimizer], stack)
-            for number in range(900):
-                for p in network.parameters():
-                    assert p.grad is not None
-                    p.grad.fill_(0.0 if number else 1e-3)
-                update()
-                halves.append(float(torch.tensor(tiny) / 2))
+            with engine.threads(threads):
+                for number in range(900):
+                    for p in network.parameters():
+                        assert p.grad is not None
+                        p.grad.fill_(0.0 if number else 1e-3)
+                    update()
+                    halves.append(float(torch.tensor(tiny) / 2))
             found.append([p.detach().clone() for p in network.parameters()])
             means = [state["exp_avg"].abs().max().item() for state in optimizer.state.values()]
-            assert (0 < max(means) < tiny) is (own and not flushing)
+            assert (0 < max(means) < tiny) is ((own or kept) and not flushing)
         assert all(map(torch.equal, *found))
     finally:
         torch.set_flush_denormal(False)
     assert {half == 0 for half in halves} == {flushing}, "the thread's own setting was not put back"
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+@pytest.mark.parametrize("settings", [{}, {"eps": 0.0}, {"eps": 1e-30}, {"eps": 0.0, "betas": [0.0, 0.0]}])
+def test_a_mean_that_a_step_is_divided_by_is_kept(name: str, settings: dict[str, Any]) -> None:
+    """The squares of such gradients are below the smallest normal; with no eps to speak of they are all there is."""
+    found = []
+    for own in (False, True):
+        network = network_of("mlp:5")
+        stack = Stack([network])
+        optimizer = optimizers.REGISTRY.call({"name": name, "weight_decay": 0.0} | settings, network.parameters())
+        update = optimizer.step if own else optimizers.updater([optimizer], stack)
+        for _ in range(3):
+            stack.gradients.fill_(1e-20)
+            with engine.threads(1):
+                update()
+        found.append([p.detach().clone() for p in network.parameters()])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+
+
+def test_the_setting_is_put_back_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(torch, "_fused_adam_", fail)
+    network = network_of("mlp:5")
+    stack = Stack([network])
+    with engine.threads(1), pytest.raises(RuntimeError, match="broken"):
+        optimizers.updater([optimizers.REGISTRY.call("adam", network.parameters())], stack)()
+    assert float(torch.tensor(torch.finfo(torch.float32).tiny) / 2) > 0
+
+
+def test_threads_that_start_in_an_update_flush_nothing() -> None:
+    """A thread starts with the setting of the one that starts it; torch starts its own at the first need."""
+    zeros = []
+
+    def work() -> None:
+        network = network_of("mlp:5")
+        stack = Stack([network])
+        optimizers.updater([optimizers.REGISTRY.call("adam", network.parameters())], stack)()
+        zeros.append(int((torch.full((2**20,), torch.finfo(torch.float32).tiny) / 2 == 0).sum()))
+
+    with engine.threads(2):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert zeros == [0]

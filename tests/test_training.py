@@ -146,6 +146,11 @@ def test_the_budget_is_counted_in_steps_of_all_rows(digits: Any, few: Any) -> No
     assert ps.fit("linear", few, batch_size=32, steps=7).info["steps"] == 7
 
 
+def test_a_batch_size_may_be_a_number_of_numpy(digits: Any) -> None:
+    found = [ps.fit("linear", digits, batch_size=size, steps=30) for size in (64, np.int64(64))]
+    assert all(torch.equal(a, b) for a, b in zip(*(weights(model).values() for model in found), strict=True))
+
+
 def test_student_and_baseline_start_equal(digits: Any, teacher: Any) -> None:
     start = {"epochs": 0, "batch_size": 32}
     alone = ps.fit("mlp:8", digits, seed=4, **start)

@@ -7,7 +7,9 @@ keyword-only arguments, which are the keys of a plan.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -161,9 +163,10 @@ def updater(optimizers: Sequence[Optimizer], storage: Storage) -> Callable[[], N
     """The steps of several equal optimizers that stand at the same step, one per network of a storage.
 
     For fused Adam that is one call for everything, with the same numbers. Only the running means below the smallest
-    normal float32 become zero: where a pixel is seldom lit they fall there, and a CPU takes many times as long for
-    such numbers (for 4 % of them, as with MNIST, half as long again for the whole update). A weight never notices: its
-    step is the mean over more than eps, and far too small to change it.
+    normal float32 become zero (where that is `_harmless`): where a pixel is seldom lit they fall there, and a CPU takes
+    many times as long for such numbers (for 4 % of them, as with MNIST, half as long again for the whole update). A
+    step is a mean over at least eps: with torch's settings it loses less than 1e-29, less than the rounding of any
+    weight above 1e-21.
     """
     first = optimizers[0]
     group = first.param_groups[0]
@@ -190,13 +193,11 @@ def updater(optimizers: Sequence[Optimizer], storage: Storage) -> Callable[[], N
     averages, averaged_squares = [[tensor] for tensor in moments]
     # What torch.optim.adam.adam calls for these tensors: it sorts them by device first, which takes 30 us each step.
     fused = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
-
-    keep = not _flushes()
+    harmless = _harmless(group["eps"], beta2)
 
     def at_once() -> None:
         step.add_(1)
-        torch.set_flush_denormal(True)
-        try:
+        with _flushing(harmless):
             fused(
                 values,
                 gradients,
@@ -209,16 +210,35 @@ def updater(optimizers: Sequence[Optimizer], storage: Storage) -> Callable[[], N
                 lr=group["lr"],
                 **fixed,
             )
-        finally:
-            if keep:
-                torch.set_flush_denormal(False)
 
     return at_once
 
 
-def _flushes() -> bool:
-    """Whether this thread takes numbers below the smallest normal float32 for zero."""
-    return float(torch.tensor(torch.finfo(torch.float32).tiny) / 2) == 0
+def _harmless(eps: float, beta2: float) -> bool:
+    """Whether what the mean of squares loses, if numbers below the smallest normal float32 are zero, vanishes in eps.
+
+    Each step loses less than that number, so all of them less than it over 1 - beta2. With an eps of 0 such a mean is
+    all that a step is divided by.
+    """
+    limits = torch.finfo(torch.float32)
+    return math.sqrt(limits.tiny / (1 - beta2)) <= eps * limits.eps / 4
+
+
+@contextmanager
+def _flushing(wanted: bool) -> Iterator[None]:
+    """Inside the block this thread takes numbers below the smallest normal one for zero, if that is wanted.
+
+    Not with several threads of torch: those that are started inside the block would do so for ever.
+    """
+    already = sys.float_info.min / 2 == 0  # Python's numbers obey the same setting
+    if already or not wanted or torch.get_num_threads() > 1:
+        yield
+        return
+    try:
+        torch.set_flush_denormal(True)
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def separate(optimizer: Optimizer) -> None:
