@@ -51,7 +51,7 @@ one step to warm up. Recording, in float32, is not in potstill's epoch; when it 
 
 def write_pictures(data: str | None, count: int, path: Path) -> None:
     """Decoded pictures for all contestants: some training photos of cats-dogs-64, or noise."""
-    if data is None:
+    if not data:
         generator = np.random.default_rng(0)
         pictures = generator.integers(0, 256, (count, 3, SIDE, SIDE), np.uint8)
         labels = np.arange(count) % 2
@@ -178,7 +178,7 @@ def _epochs(numbers: Sequence[float]) -> str:
 def epoch(asked: argparse.Namespace, scratch: Path) -> None:
     """Tryouts, turns, report."""
     count = max(asked.pictures // photos_loops.BATCH, 1) * photos_loops.BATCH
-    kind = "noise" if asked.data is None else photos_decode.NAME
+    kind = "noise" if not asked.data else photos_decode.NAME
     print(f"epoch: {count:,} pictures ({kind}), batches of {photos_loops.BATCH}, {asked.turns} turns\n{RULES}")
     base = prepare(asked.data, count, scratch)
     print(f"\nsettings of the loops, tried for {TRIED['steps']} steps")
@@ -209,7 +209,7 @@ def report_decoding(turns: Mapping[int, Sequence[Mapping[str, Any]]]) -> None:
 
 def decode(asked: argparse.Namespace, scratch: Path) -> None:
     """One process against two, each into a fresh cache, in turns."""
-    if asked.data is None:
+    if not asked.data:
         root, kind = photos_decode.write_files(scratch / "files", asked.files or 2000), "generated, 500 x 375"
     else:
         root, kind = photos_decode.find_files(asked.data), photos_decode.NAME
