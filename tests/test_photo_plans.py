@@ -20,6 +20,7 @@ from potstill.study.study import Study
 from potstill.study.tree import Node, Tree, expand
 
 PAPER, SMALL, CHAINS = "dogs-vs-cats", "dogs-vs-cats-64", "dogs-vs-cats-generations-64"
+VIEWS = "dogs-vs-cats-views-64"
 NAMES = (PAPER, SMALL, CHAINS)
 
 
@@ -174,6 +175,23 @@ def test_one_teacher_is_asked_once_about_each_view() -> None:
 # ---------------------------------------------------------------- published numbers
 
 
+def test_students_differ_in_their_views_alone() -> None:
+    """More views than epochs would be fresh ones; whoever asks live has nothing recorded for it."""
+    tree = tree_of(Plan.load(VIEWS))
+    views, told = {}, set()
+    for node in tree.nodes.values():
+        model = tree.families[node.family].model
+        if node.kind == "train" and model != "teacher" and node.seed == 0:
+            training = dict(node.settings["training"])
+            views[model] = training.pop("views")
+            told.add(str((training, node.settings["network"], node.settings["objective"])))
+            assert views[model] == "fresh" or views[model] < training["epochs"]
+    assert views == {"views-1": 1, "views-4": 4, "views-16": 16, "fresh": "fresh", "live": "fresh"}
+    assert len(told) == 1
+    recorded = {tuple(node.settings["views"]) for node in tree.nodes.values() if node.kind == "record"}
+    assert recorded == {(1,), tuple(range(1, 5)), tuple(range(1, 17)), tuple(range(1, 21))}
+
+
 def test_published_numbers_stand_beside_every_model() -> None:
     for name in NAMES:
         plan = Plan.load(name)
@@ -221,7 +239,7 @@ def test_the_paper_s_plan_is_rehearsed(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(("name", "trainings"), [(SMALL, 1 + 3 * 3), (CHAINS, 15 * 3)])
+@pytest.mark.parametrize(("name", "trainings"), [(SMALL, 1 + 3 * 3), (CHAINS, 15 * 3), (VIEWS, 1 + 5 * 3)])
 def test_the_reduced_plans_are_rehearsed(tmp_path: Path, real_data: Path, name: str, trainings: int) -> None:
     if not (real_data / "cats-dogs-64").is_dir():
         pytest.skip("no cats and dogs in the data folder")
