@@ -49,7 +49,7 @@ def load_predictions(path: Path) -> Predictions:
     return Predictions(found["log_probs"], found["labels"], found["labelled"])
 
 
-def predict(model: Teacher, source: Source, *, view: int = 0, batch_size: int = 512) -> Predictions:
+def predict(model: Teacher, source: Source, *, view: int = 0, batch_size: int | None = None) -> Predictions:
     """Log-probabilities of a model, or of an ensemble: the log of the MEAN of its members' probabilities at T = 1."""
     answers = engine.predict(model, source, view=view, batch_size=batch_size)
     if model.kind == "values":

@@ -338,6 +338,13 @@ REFUSED: dict[str, tuple[Any, Shape, int, type[PotstillError], str]] = {
         NetworkError,
         r"wrong_size answers \(2, 3\) .* wanted are logits \(2, 2\)",
     ),
+    "a finished network": (
+        nn.Linear(4, 2),
+        (4,),
+        2,
+        NetworkError,
+        "A finished Linear was given; wanted is what makes one",
+    ),
     "a function's type": (lambda shape, outputs: None, (4,), 2, NetworkError, "returned NoneType"),
 }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from potstill.errors import NotYetError, PlanError
@@ -858,6 +858,11 @@ NESTED = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.di
 
 @settings(max_examples=150, deadline=None)
 @given(st.dictionaries(KEYS.filter(lambda key: key != "models"), NESTED, max_size=4))
+@example({"tune": {}})
+@example({"tune": []})
+@example({"tune": {"search": {}, "seeds": 2}})
+@example({"tune": {"search": {"a": {"b": [1, 2]}, "c": 3}}})
+@example({"tune": {"search": {"a": {"b.c": [1, 2]}, "d": {}}, "seeds": 2}})
 def test_what_is_written_is_what_is_read(tables: dict[str, Any]) -> None:
     text = plan_text.write(tables, comment="a\nb")
     assert plan_text.parse(text) == tables

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from potstill import storage
-from potstill.engine import Engine, block
+from potstill.engine import Engine, at_once, block
 from potstill.errors import DataError, Interrupted, PotstillError, SettingError, TeacherError
 from potstill.outputs import journal as journals
 from potstill.outputs.check import as_members, check_classes, check_logits, check_values, must_be_teacher, name_of
@@ -34,7 +34,7 @@ def record(
     folder: str | Path,
     *,
     views: Sequence[int] = (0,),
-    batch_size: int = 512,
+    batch_size: int | None = None,
     shard_batches: int | None = None,
     top_k: int | None = None,
     dtype: Dtype = "float32",
@@ -45,9 +45,10 @@ def record(
 
     An interrupted recording is continued, and ends byte for byte as an uninterrupted one (on the same kind of CPU,
     torch version and thread count). A complete one is opened without asking the teacher. Anything else in the folder is
-    refused. `shard_batches`: batches per file, by default as many as make 8 MiB. `top_k`: keep only the k largest
-    log-probabilities at T = 1 and the log of the residual mass, which is spread uniformly over the other classes before
-    tempering (exact for k >= K - 1). `should_stop()` is asked before every batch; `progress(done, total)` gets rows.
+    refused. `batch_size`: by default 512, and fewer of large examples (`engine.at_once`). `shard_batches`: batches per
+    file, by default as many as make 8 MiB. `top_k`: keep only the k largest log-probabilities at T = 1 and the log of
+    the residual mass, which is spread uniformly over the other classes before tempering (exact for k >= K - 1).
+    `should_stop()` is asked before every batch; `progress(done, total)` gets rows.
 
     Raises `OutputsError` (a foreign folder; `field` names what differs), `TeacherError` (answers of another shape or
     kind than declared, or not finite: names the row), `Interrupted` (after saving), `DataError` (no rows),
@@ -55,6 +56,7 @@ def record(
     """
     folder = Path(folder)
     must_be_teacher(teacher)
+    batch_size = at_once(source.spec.shape) if batch_size is None else batch_size
     views = _check_settings(views, batch_size, shard_batches, top_k=top_k, dtype=dtype, source=source)
     if top_k is not None and teacher.kind == "values":
         raise SettingError("top_k is for classes; this teacher answers values. Leave it out.")

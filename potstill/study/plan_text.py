@@ -251,7 +251,7 @@ def write(tables: Mapping[str, Any], *, comment: str = "") -> str:
     for key, value in tables.items():
         if key == "models":
             sections += [((key, name), model) for name, model in value.items()]
-        elif key == "tune":
+        elif key == "tune" and isinstance(value, Mapping) and _are_tables(value.get("search")):
             sections.append(((key,), {word: inner for word, inner in value.items() if word != "search"}))
             sections += [((key, "search", name), space) for name, space in value["search"].items()]
         elif isinstance(value, Mapping):
@@ -260,6 +260,10 @@ def write(tables: Mapping[str, Any], *, comment: str = "") -> str:
         rows = [f"{dotted((key,))} = {value_text(value)}" for key, value in section.items()]
         blocks.append("\n".join([f"[{dotted(path)}]", *rows]))
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _are_tables(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(inner, Mapping) for inner in value.values())
 
 
 def short(value: Any, key: str = "") -> Any:

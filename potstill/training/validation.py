@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill import metrics
-from potstill.engine import Engine
+from potstill.engine import Engine, at_once
 from potstill.errors import SettingError
 from potstill.losses import class_logits
 from potstill.training.order import rows_for
@@ -35,7 +35,11 @@ class Validation:
     usable: Tensor
     kept: tuple[Batch, ...] | None
     label_smoothing: float = 0.0
-    batch_size: int = 1024
+
+    @property
+    def batch_size(self) -> int:
+        """How many rows are asked for at once."""
+        return at_once(self.source.spec.shape, 1024)
 
     @staticmethod
     def of(
