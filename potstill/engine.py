@@ -165,7 +165,7 @@ def threads(number: int) -> Iterator[None]:
 
 
 def at_once(shape: Sequence[int], most: int = 512) -> int:
-    """How many examples of a shape a forward pass takes at once, if nobody says: `most` of small ones, 64 of 3 x 64 x 64.
+    """How many examples of a shape a forward pass takes at once, if nobody says: `most` of small ones, fewer of large.
 
     With more than a million numbers a batch's activations leave a CPU's cache: a ResNet-50 answers 156 photos of 64
     pixels per second in batches of 64, 103 in batches of 256 (one core of an AMD EPYC). Other devices take `most`.

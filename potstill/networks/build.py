@@ -66,8 +66,8 @@ def build(spec: Spec | Builder, shape: tuple[int, ...], outputs: int) -> nn.Modu
     if isinstance(spec, nn.Module):
         raise NetworkError(
             f"A finished {type(spec).__name__} was given; wanted is what makes one, so that every training begins with "
-            "weights of its own: a name, a table, or a function (shape, outputs) -> nn.Module. To go on with the weights "
-            "that it has, save them and pass weights=..."
+            "weights of its own: a name, a table, or a function (shape, outputs) -> nn.Module. To go on with the "
+            "weights that it has, save them and pass weights=..."
         )
     if callable(spec):
         return _checked(spec(shape, outputs), label(spec), shape, outputs)
