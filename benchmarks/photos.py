@@ -22,7 +22,7 @@ import numpy as np
 import photos_decode
 import photos_loops
 import torch
-from study import LOOPS, START_SECONDS, TWO, Failed, call, spread
+from study import LOOPS, START_SECONDS, TWO, call, fastest, spread
 
 import potstill as ps
 
@@ -85,21 +85,12 @@ def tasks(base: Mapping[str, Any], plain: Mapping[str, Any], peer: Mapping[str, 
 
 def choose(name: str, task: Mapping[str, Any]) -> dict[str, Any]:
     """Try every number of processes, threads and workers for a few steps; the setting that took least."""
-    best, chosen = math.inf, ""
-    for setting, numbers in LOOPS.items():
+
+    def seconds(setting: str, best: float) -> float:
         limit = None if best == math.inf else 2 * best + START_SECONDS
-        try:
-            seconds = call("photos_loops.py", {**task, **numbers, "budget": TRIED}, limit)["seconds"]
-        except Failed as error:
-            print(f"  {name}, {setting}: {error}", flush=True)
-            continue
-        print(f"  {name}, {setting}: {seconds:.1f} s", flush=True)
-        if seconds < best:
-            best, chosen = seconds, setting
-    if not chosen:
-        raise Failed(f"{name}: no setting ran")
-    print(f"  {name} uses: {chosen}", flush=True)
-    return LOOPS[chosen]
+        return float(call("photos_loops.py", {**task, **LOOPS[setting], "budget": TRIED}, limit)["seconds"])
+
+    return LOOPS[fastest(name, LOOPS, seconds)]
 
 
 Turn = Mapping[str, Mapping[str, Any]]

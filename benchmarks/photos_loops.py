@@ -7,19 +7,18 @@ pictures, teacher and recorded answers, one step to warm up. Counted: making the
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import sys
 import tempfile
-import threading
 import time
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import in_processes
 import numpy as np
 import torch
+from in_processes import Begin
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -198,38 +197,22 @@ def _cpu() -> float:
     return sum(os.times()[:4])
 
 
-def _child(task: dict[str, Any], ready: Any, answers: Any) -> None:
-    """One process: it begins when all are ready."""
-    try:
-        torch.set_num_threads(task["threads"])
-        contestant = KINDS[task["kind"]](task)
-        ready.wait(timeout=_WAIT)
-        began, worked = time.perf_counter(), _cpu()
-        for seed in task["seeds"]:
-            contestant.train(seed, **task.get("budget", {}))
-        ended = time.perf_counter()
-        answers.put((began, ended, _cpu() - worked, contestant.parts))
-    except threading.BrokenBarrierError:
-        answers.put(None)
-    except Exception:
-        ready.abort()
-        traceback.print_exc()
-        answers.put(None)
+def _share(task: dict[str, Any], begin: Begin) -> tuple[float, float, float, dict[str, dict[str, float]]]:
+    """One process's seeds: when they began and ended, processor time, and the parts."""
+    torch.set_num_threads(task["threads"])
+    contestant = KINDS[task["kind"]](task)
+    begin()
+    began, worked = time.perf_counter(), _cpu()
+    for seed in task["seeds"]:
+        contestant.train(seed, **task.get("budget", {}))
+    return began, time.perf_counter(), _cpu() - worked, contestant.parts
 
 
 def run(task: dict[str, Any]) -> dict[str, Any]:
     """The task in `processes` processes, which share the seeds: seconds of all, processor time, and the parts."""
-    number, context = task["processes"], multiprocessing.get_context("spawn")
-    ready, answers = context.Barrier(number), context.Queue()
-    shares = [{**task, "seeds": task["seeds"][i::number]} for i in range(number)]
-    children = [context.Process(target=_child, args=(share, ready, answers), daemon=False) for share in shares]
-    for child in children:
-        child.start()
-    found = [answers.get() for _ in children]
-    for child in children:
-        child.join()
-    if None in found:
-        raise SystemExit(1)
+    number = task["processes"]
+    shares = [({**task, "seeds": task["seeds"][i::number]},) for i in range(number)]
+    found = in_processes.run(_share, shares, wait=_WAIT)
     return {
         "seconds": max(end for _, end, _, _ in found) - min(begin for begin, _, _, _ in found),
         "cpu": sum(cpu for _, _, cpu, _ in found),

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -116,26 +117,35 @@ def task_of(peer: str, setting: str, base: Mapping[str, Any]) -> dict[str, Any]:
     return {**base, **PEERS[peer][1][setting], "environment": backend}
 
 
+def fastest(name: str, settings: Iterable[str], attempt: Callable[[str, float], float]) -> str:
+    """Try every setting; the one with the least seconds. `attempt(setting, best)` gets the least so far."""
+    best, chosen = math.inf, ""
+    for setting in settings:
+        try:
+            seconds = attempt(setting, best)
+        except Failed as error:
+            print(f"  {name}, {setting}: {error}", flush=True)
+            continue
+        print(f"  {name}, {setting}: {seconds:.1f} s", flush=True)
+        if seconds < best:
+            best, chosen = seconds, setting
+    if not chosen:
+        raise Failed(f"{name}: no setting ran")
+    print(f"  {name} uses: {chosen}", flush=True)
+    return chosen
+
+
 def choose(peer: str, base: Mapping[str, Any]) -> str:
     """Try every setting for two epochs; the name of the one that should be fastest for all epochs."""
     script, settings = PEERS[peer]
     epochs = min(TRIED_EPOCHS, base["epochs"])
-    best, chosen = float("inf"), ""
-    for setting in settings:
+
+    def estimate(setting: str, best: float) -> float:
         task = {**task_of(peer, setting, base), "epochs": epochs}
-        try:
-            found = call(script, task, None if best == float("inf") else best + START_SECONDS)
-        except Failed as error:
-            print(f"  {peer}, {setting}: {error}", flush=True)
-            continue
-        estimate = found["seconds"] + (base["epochs"] - epochs) * sum(found["later"].values())
-        print(f"  {peer}, {setting}: {estimate:.1f} s", flush=True)
-        if estimate < best:
-            best, chosen = estimate, setting
-    if not chosen:
-        raise Failed(f"{peer}: no setting ran")
-    print(f"  {peer} uses: {chosen}", flush=True)
-    return chosen
+        found = call(script, task, None if best == math.inf else best + START_SECONDS)
+        return float(found["seconds"] + (base["epochs"] - epochs) * sum(found["later"].values()))
+
+    return fastest(peer, settings, estimate)
 
 
 def write_arrays(folder: str | None, path: Path) -> list[int]:

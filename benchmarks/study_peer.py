@@ -8,18 +8,17 @@ everything from the first training to the last test accuracy, compilation includ
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import statistics
 import sys
-import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import in_processes
 import numpy as np
+from in_processes import Begin
 from numpy.typing import NDArray
 
 PARTS = ("large", "members", "alone", "students")
@@ -104,41 +103,24 @@ def train_all(peer: Peer, seeds: Sequence[int]) -> Measured:
     return found
 
 
-def _child(make: Callable[[dict[str, Any]], Peer], task: dict[str, Any], core: int, ready: Any, answers: Any) -> None:
-    """One process: it begins when all have read the data and imported their library."""
-    try:
-        if task.get("pin") and hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[core]})
-        peer = make(task)
-        ready.wait(timeout=300)
-        began = time.perf_counter()
-        found = train_all(peer, task["seeds"])
-        answers.put((began, time.perf_counter(), vars(found)))
-    except threading.BrokenBarrierError:
-        answers.put(None)
-    except Exception:
-        ready.abort()
-        traceback.print_exc()
-        answers.put(None)
+def _share(
+    make: Callable[[dict[str, Any]], Peer], task: dict[str, Any], core: int, begin: Begin
+) -> tuple[float, float, dict[str, Any]]:
+    """One process's seeds: it begins when all have read the data and imported their library."""
+    if task.get("pin") and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[core]})
+    peer = make(task)
+    begin()
+    began = time.perf_counter()
+    found = train_all(peer, task["seeds"])
+    return began, time.perf_counter(), vars(found)
 
 
 def run(make: Callable[[dict[str, Any]], Peer], task: dict[str, Any]) -> dict[str, Any]:
     """The task in `processes` processes, which share the seeds; a part's seconds are the mean over the processes."""
-    number, context = task["processes"], multiprocessing.get_context("spawn")
-    ready, answers = context.Barrier(number), context.Queue()
-    children = [
-        context.Process(
-            target=_child, args=(make, {**task, "seeds": task["seeds"][i::number]}, i, ready, answers), daemon=False
-        )
-        for i in range(number)
-    ]
-    for child in children:
-        child.start()
-    found = [answers.get() for _ in children]
-    for child in children:
-        child.join()
-    if None in found:
-        raise SystemExit(1)
+    number = task["processes"]
+    own = [(make, {**task, "seeds": task["seeds"][i::number]}, i) for i in range(number)]
+    found = in_processes.run(_share, own, wait=300)
     shares = [share for _, _, share in found]
     return {
         "seconds": max(end for _, end, _ in found) - min(begin for begin, _, _ in found),

@@ -120,7 +120,7 @@ def test_the_fastest_setting_is_used(bench: Any, monkeypatch: pytest.MonkeyPatch
         limits.append(limit)
         seconds = next(tried)
         if seconds is None:
-            raise photos.Failed("stopped")
+            raise bench("study").Failed("stopped")
         return {"seconds": seconds}
 
     monkeypatch.setattr(photos, "call", call)

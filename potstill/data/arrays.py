@@ -23,18 +23,9 @@ from numpy.typing import NDArray
 from potstill import storage
 from potstill.data import cache, checks
 from potstill.data.parts import Contents, Part, labelled_part
+from potstill.data.tree import PART_NAMES
 from potstill.errors import DataError, did_you_mean
 
-_PARTS: Final = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "val": "validation",
-    "valid": "validation",
-    "test": "test",
-    "unlabelled": "unlabelled",
-    "unlabeled": "unlabelled",
-}
 _ROLES: Final = {
     **dict.fromkeys(("inputs", "input", "x", "images", "data", "features"), "inputs"),
     **dict.fromkeys(("labels", "label", "y", "target", "targets"), "labels"),
@@ -60,8 +51,8 @@ def slot(key: str) -> tuple[str, str] | None:
     if len(words) == 1:
         return ("train", _ROLES[words[0]]) if words[0] in _ROLES else None
     for part, role in (words, words[::-1]) if len(words) == 2 else ():
-        if part in _PARTS and role in _ROLES:
-            return _PARTS[part], _ROLES[role]
+        if part in PART_NAMES and role in _ROLES:
+            return PART_NAMES[part], _ROLES[role]
     return None
 
 
@@ -187,7 +178,7 @@ def from_python(source: Any, *, name: str = "arrays") -> Contents:
         source = {"inputs": source[0], "labels": source[1]}
     loaders: dict[str, Loader] = {}
     for key, value in source.items():
-        if _PARTS.get(str(key).lower(), "unlabelled") == "unlabelled":
+        if PART_NAMES.get(str(key).lower(), "unlabelled") == "unlabelled":
             loaders[str(key)] = _copy(value, key)
         elif isinstance(value, (tuple, list)) and len(value) == 2:
             loaders |= {f"{key}_inputs": _copy(value[0], key), f"{key}_labels": _copy(value[1], key)}

@@ -18,17 +18,17 @@ from potstill.errors import DataError
 _KINDS: Final = "bmp gif jfif jpe jpeg jpg mpo pbm pgm png pnm ppm tif tiff webp"
 _BESIDE: Final = "csv db htm html ini json log md pdf rst toml tsv txt xml yaml yml"
 SUFFIXES: Final = tuple(f".{kind}" for kind in _KINDS.split())
-PARTS: Final = {
+PART_NAMES: Final = {
     "train": "train",
     "training": "train",
     "validation": "validation",
     "val": "validation",
     "valid": "validation",
     "test": "test",
-    "testing": "test",
     "unlabelled": "unlabelled",
     "unlabeled": "unlabelled",
 }
+PARTS: Final = {**PART_NAMES, "testing": "test"}
 ORDER: Final = ("test", "validation", "train", "unlabelled")
 _LISTED = 10
 
