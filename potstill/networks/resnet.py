@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Literal, TypeAlias, final
+from typing import Literal, TypeAlias
 
-from torch import Tensor, nn
+from torch import nn
 
 from potstill.errors import NetworkError
+from potstill.networks.blocks import Residual, convolution, he_normal, projection
 from potstill.networks.cnn import check_picture
 from potstill.networks.mlp import check_dropout
 
@@ -57,19 +58,6 @@ def resnet50(
     return _resnet(shape, outputs, (3, 4, 6, 3), body=_bottleneck, growth=4, width=width, stem=stem, dropout=dropout)
 
 
-@final
-class Residual(nn.Module):
-    """ReLU of the sum of what a body and a shortcut answer (equations 1 and 2)."""
-
-    def __init__(self, body: nn.Module, shortcut: nn.Module) -> None:
-        super().__init__()
-        self.body, self.shortcut, self.relu = body, shortcut, nn.ReLU(inplace=True)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        answer: Tensor = self.relu(self.body(inputs) + self.shortcut(inputs))
-        return answer
-
-
 def _resnet(
     shape: tuple[int, ...],
     outputs: int,
@@ -90,8 +78,7 @@ def _resnet(
     kind = stem if stem != "auto" else "small" if min(height, breadth) <= _SMALL_UP_TO else "large"
     check_picture(f"{name} with a {kind} stem", shape, least=_LEAST[kind])
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers["stem"] = _convolution(channels, width, size=7 if kind == "large" else 3, stride=2 if kind == "large" else 1)
-    layers["stem"].add_module("relu", nn.ReLU(inplace=True))
+    layers["stem"] = convolution(channels, width, 7, stride=2) if kind == "large" else convolution(channels, width, 3)
     if kind == "large":
         layers["pool"] = nn.MaxPool2d(3, 2, padding=1)
     before = width
@@ -100,9 +87,7 @@ def _resnet(
         blocks: OrderedDict[str, nn.Module] = OrderedDict()
         for j in range(1, depth + 1):
             stride = 2 if i and j == 1 else 1
-            same = stride == 1 and before == after
-            shortcut = nn.Identity() if same else _convolution(before, after, size=1, stride=stride)
-            blocks[f"block{j}"] = Residual(body(before, after, stride), shortcut)
+            blocks[f"block{j}"] = Residual(body(before, after, stride), projection(before, after, stride))
             before = after
         layers[f"stage{i + 1}"] = nn.Sequential(blocks)
     layers["mean"] = nn.AdaptiveAvgPool2d(1)
@@ -111,15 +96,8 @@ def _resnet(
         layers["dropout"] = nn.Dropout(dropout)
     layers["head"] = nn.Linear(before, outputs)
     network = nn.Sequential(layers)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    he_normal(network)
     return network
-
-
-def _convolution(before: int, after: int, *, size: int, stride: int) -> nn.Sequential:
-    convolution = nn.Conv2d(before, after, size, stride, padding=size // 2, bias=False)
-    return nn.Sequential(OrderedDict(conv=convolution, norm=nn.BatchNorm2d(after)))
 
 
 def _basic(before: int, after: int, stride: int) -> nn.Sequential:
@@ -136,7 +114,7 @@ def _bottleneck(before: int, after: int, stride: int) -> nn.Sequential:
 def _body(channels: tuple[int, ...], *, sizes: tuple[int, ...], strides: tuple[int, ...]) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for i, (size, stride) in enumerate(zip(sizes, strides, strict=True), 1):
-        for part, module in _convolution(channels[i - 1], channels[i], size=size, stride=stride).named_children():
+        for part, module in convolution(channels[i - 1], channels[i], size, stride=stride, relu=False).named_children():
             layers[f"{part}{i}"] = module
         if i < len(sizes):
             layers[f"relu{i}"] = nn.ReLU(inplace=True)
