@@ -27,7 +27,7 @@ STUDIES = Path(__file__).parent / "studies"
 BEGIN, END = "<!-- begin: generated -->", "<!-- end: generated -->"
 MOST = 300_000  # bytes of kept results
 FEW = 4  # classes that large results are still told by
-NO_FILES = ("digits", "softmax-linear")  # sources that need no --data
+NO_FILES = ("digits", "privileged", "softmax-linear")  # sources that need no --data
 MACHINE = re.compile(r"(?<![\w.~:/])/\w[^\s\"]*/[^\s\"]+")  # an absolute path
 NEW = """# {title}
 

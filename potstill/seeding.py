@@ -1,7 +1,7 @@
 """Randomness has keys, not history (design, decision 1).
 
 A key is a 63-bit number made from words and numbers. The same key gives the same stream on every machine,
-whatever ran before. `uniform` gives counter-based numbers: element (i, j) depends on key, i and j alone.
+whatever ran before. `uniform` and `normal` give counter-based numbers: element (i, j) depends on key, i and j alone.
 """
 
 from __future__ import annotations
@@ -54,6 +54,17 @@ def uniform(seed_key: int, counters: NDArray[np.int64], draws: int) -> NDArray[n
         steps = (np.arange(1, draws + 1, dtype=np.uint64) * _GOLDEN)[None, :]
         bits = _mix(stream[:, None] + steps)
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def normal(seed_key: int, counters: NDArray[np.int64], draws: int) -> NDArray[np.float64]:
+    """(B, draws) float64, standard normal: element (i, j) depends on `seed_key`, counters[i] and j alone.
+
+    Two uniform numbers make two normal ones (Box and Muller 1958).
+    """
+    uniforms = uniform(seed_key, counters, draws + draws % 2)
+    radius, angle = np.sqrt(-2.0 * np.log1p(-uniforms[:, ::2])), 2.0 * np.pi * uniforms[:, 1::2]
+    pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=2)
+    return pairs.reshape(len(uniforms), -1)[:, :draws]
 
 
 def reseed_step(seed: int, step: int) -> None:

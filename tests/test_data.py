@@ -459,7 +459,7 @@ def test_bad_files_are_refused_by_name(cache, tmp_path) -> None:
 
 
 def test_options_of_a_source(tmp_path) -> None:
-    assert data.names() == ["cats-dogs-64", "digits", "fashion-mnist", "mnist"]
+    assert data.names() == ["cats-dogs-64", "digits", "fashion-mnist", "mnist", "privileged", "softmax-linear"]
     assert data.options("digits") == data.options("mnist") == ()
     assert data.options("file.npz") == ("classes",)
     pictures = ("size", "interpolation", "crop", "corrupt", "duplicates")
@@ -588,6 +588,8 @@ SOURCES = {
     "float rows": lambda: data.open((F, Y), labelled=40).train,
     "all rows": lambda: data.open((F, Y), test=0, validation=0).train,
     "digits": lambda: data.open("digits", augment="flip").train,
+    "softmax-linear": lambda: data.open("softmax-linear").train,
+    "privileged": lambda: data.open("privileged", redraw="seed", seed=3).train,
 }
 
 

@@ -329,7 +329,7 @@ task = "regression"
 network = "linear"
 teacher = "truth"
 """,
-        ["data.redraw", "data.task", "models.student.teacher", "data.source"],
+        ["data.task", "models.student.teacher"],
     ),
     "bayesian": (
         """

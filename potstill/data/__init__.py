@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from potstill.data import views
     from potstill.data.loose import inputs, read_array
-    from potstill.data.named import names, options
+    from potstill.data.named import check, drawn, names, options
     from potstill.data.opening import Data, open
     from potstill.data.source import ArraySource
 
 _WHERE = {
     "ArraySource": "source",
     "Data": "opening",
+    "check": "named",
+    "drawn": "named",
     "inputs": "loose",
     "names": "named",
     "open": "opening",
@@ -25,7 +27,7 @@ _WHERE = {
     "read_array": "loose",
 }
 
-__all__ = ["ArraySource", "Data", "inputs", "names", "open", "options", "read_array", "views"]
+__all__ = ["ArraySource", "Data", "check", "drawn", "inputs", "names", "open", "options", "read_array", "views"]
 
 
 def __getattr__(name: str) -> Any:

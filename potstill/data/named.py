@@ -1,4 +1,4 @@
-"""Data sets by name or path: digits, MNIST, Fashion-MNIST, cats and dogs, idx folders, numpy files, pictures."""
+"""Data sets by name or path: digits, MNIST, Fashion-MNIST, cats and dogs, drawn ones, idx and numpy files, pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from potstill import storage
-from potstill.data import arrays, cache, checks, idx, photos, pixels, tree, unpack
+from potstill.data import arrays, cache, checks, idx, photos, pixels, synthetic, tree, unpack
 from potstill.data.parts import Contents, Part, labelled_part
 from potstill.errors import DataError, did_you_mean
 from potstill.registry import Registry
@@ -33,9 +33,9 @@ _PUBLISHED: Final = {
 }
 _TORCHVISION: Final = {"mnist": "MNIST/raw", "fashion-mnist": "FashionMNIST/raw"}
 SUPPORTED: Final = (
-    "the names digits, mnist, fashion-mnist and cats-dogs-64; a folder with idx files (plain or .gz) or with .npy "
-    "files; a .npz file; a folder of pictures in folders of classes (CLASS/*.jpg, or train/CLASS/*.jpg and "
-    "test/CLASS/*.jpg), or a .tar, .tar.xz, .tar.gz, .tar.bz2 or .zip of one; arrays from Python"
+    "the names digits, mnist, fashion-mnist, cats-dogs-64, softmax-linear and privileged; a folder with idx files "
+    "(plain or .gz) or with .npy files; a .npz file; a folder of pictures in folders of classes (CLASS/*.jpg, or "
+    "train/CLASS/*.jpg and test/CLASS/*.jpg), or a .tar, .tar.xz, .tar.gz, .tar.bz2 or .zip of one; arrays from Python"
 )
 
 
@@ -121,7 +121,13 @@ def from_idx_folder(folder: Path, *, name: str = "", classes: Sequence[Any] | No
 
 registry: Final = Registry(
     "data source",
-    {"digits": digits, "mnist": mnist, "fashion-mnist": fashion_mnist, "cats-dogs-64": photos.cats_dogs_64},
+    {
+        "digits": digits,
+        "mnist": mnist,
+        "fashion-mnist": fashion_mnist,
+        "cats-dogs-64": photos.cats_dogs_64,
+        **synthetic.SOURCES,
+    },
     DataError,
 )
 
@@ -180,6 +186,18 @@ def _data_folder(folder: str | Path | None) -> Path | None:
 def names() -> list[str]:
     """Names of the built-in data sets, sorted."""
     return list(registry)
+
+
+def drawn() -> list[str]:
+    """Names of the sources that the program draws, sorted: those that can be drawn anew."""
+    return sorted(synthetic.SOURCES)
+
+
+def check(table: Mapping[str, Any]) -> None:
+    """Refuse the settings of a built-in source that cannot be; `DataError`. Files are not looked for."""
+    settings = registry.expand(table)
+    if settings["name"] in synthetic.SOURCES:
+        registry.call(settings, None)
 
 
 def options(name: str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -76,6 +76,7 @@ def open(
     validation: float | None = None,
     test: float | None = None,
     labelled: int | None = None,
+    redraw: Literal["seed"] | None = None,
     augment: views.Augmentation | Spec | Sequence[Spec] = (),
     task: Task = "multiclass",
     seed: int = 0,
@@ -94,11 +95,12 @@ def open(
     training examples, stratified by label and the same for every `seed`. Where the data has such a part, that one is
     used, and only 0 may be given. Otherwise the default is 0.2 of them for test, then 0.1 of the rest for validation.
     `labelled`: this many training examples, stratified and keyed by `seed`, keep their label, and at most as many
-    validation examples; test keeps all. `augment`: transforms of views 1, 2, ... (`views`). `task="binary"` needs
-    exactly two classes; the second is the positive one. `folder`: the user's data folder, by default
-    `$POTSTILL_DATA`. `splits`: those to build beside train; parts that are not asked for are not read, and rows that
-    would be theirs are never in train. Only pictures are decoded all at once, so that what is wrong with test pictures
-    shows before a training.
+    validation examples; test keeps all. `redraw="seed"`: a source that the program draws (`softmax-linear`,
+    `privileged`) is drawn anew for each `seed`, all its parts; otherwise there is one draw. `augment`: transforms of
+    views 1, 2, ... (`views`). `task="binary"` needs exactly two classes; the second is the positive one. `folder`: the
+    user's data folder, by default `$POTSTILL_DATA`. `splits`: those to build beside train; parts that are not asked for
+    are not read, and rows that would be theirs are never in train. Only pictures are decoded all at once, so that what
+    is wrong with test pictures shows before a training.
 
     `DataError`: whatever cannot be used, saying where, what was found and wanted, and what to do.
     """
@@ -107,7 +109,7 @@ def open(
             raise DataError(unknown("split", word, SPLITS))
     if task not in ("multiclass", "binary"):
         raise DataError(unknown("task", str(task), ("multiclass", "binary")))
-    contents = named.locate(source, folder)
+    contents = _redrawn(named.locate(source, folder), redraw, seed)
     part = contents.parts["train"]()
     classes = checks.class_names(part.labels, contents.classes, part.where_labels or part.where)
     if task == "binary" and len(classes) != 2:
@@ -116,6 +118,19 @@ def open(
     spec = DataSpec(part.inputs.shape[1:], classes, task, Preprocessing(scale))
     make = _Maker(contents, part, spec, views.build(augment), seed, labelled)
     return make.data(validation, test, splits)
+
+
+def _redrawn(contents: Contents, redraw: str | None, seed: int) -> Contents:
+    if redraw is None:
+        return contents
+    if redraw != "seed":
+        raise DataError(f'redraw = {redraw!r}: wanted is "seed", examples drawn anew for every seed, or None.')
+    if contents.redrawn is None:
+        raise DataError(
+            f'redraw = "seed": the examples of {contents.name} are given, they cannot be drawn anew. Leave redraw out, '
+            f"or take a source that the program draws: {', '.join(named.drawn())}."
+        )
+    return contents.redrawn(seed)
 
 
 @dataclass(frozen=True)

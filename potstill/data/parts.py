@@ -37,13 +37,15 @@ class Part:
 class Contents:
     """A data set before it is split. `parts` has "train" and perhaps "validation" and "test".
 
-    `scale` is the preprocessing of uint8 inputs. `classes`: the names, where the reader knows them.
+    `scale` is the preprocessing of uint8 inputs. `classes`: the names, where the reader knows them. `redrawn(seed)`:
+    the same with examples drawn anew, where the program draws them.
     """
 
     name: str
     parts: Mapping[str, Callable[[], Part]]
     classes: tuple[str, ...] | None = None
     scale: float = 1 / 255
+    redrawn: Callable[[int], Contents] | None = None
 
 
 def labelled_part(inputs: NDArray[Any], labels: NDArray[Any], where: str, where_labels: str) -> Part:

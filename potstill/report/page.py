@@ -138,6 +138,7 @@ def _content(results: Results, arrays: Figures | None) -> dict[str, Any]:
         "reads": _reads(results),
         "environment": _facts(results.environment),
         "data": _facts(results.data),
+        "redrawn": bool((results.data.get("plan") or {}).get("redraw")),
         "metric": fmt.metric_name(results.metric),
         "margin": fmt.difference(results.metric, results.margin).lstrip("+"),
     }

@@ -15,6 +15,7 @@ from potstill.study.tables import Model, Tables, Training
 def check(plan: Tables, where: Where) -> None:
     """Raises `PlanError` at the first thing that does not fit."""
     _seeds(plan, where)
+    _redrawn(plan, where)
     for name, model in plan.models.items():
         path = ("models", name)
         _teachers(plan, name, where)
@@ -42,6 +43,25 @@ def _seeds(plan: Tables, where: Where) -> None:
         twice = [seed for seed in plan.seeds if plan.seeds.count(seed) > 1]
         if twice:
             raise where.fault(("seeds",), f"found the seed {twice[0]} twice; the same seed gives the same model.")
+
+
+def _redrawn(plan: Tables, where: Where) -> None:
+    """Where every seed has examples of its own, they must be drawn by the program, and nothing is one for all seeds."""
+    if plan.data.redraw is None:
+        return
+    source, drawn = plan.data.source["name"], names.drawn()
+    if source not in drawn:
+        raise where.fault(
+            ("data", "redraw"),
+            f'the examples of "{source}" are given and cannot be drawn anew; those of {" and ".join(drawn)} can.',
+        )
+    for name, model in plan.models.items():
+        for key, given in (("shared", model.shared), ("outputs", model.outputs is not None)):
+            if given:
+                raise where.fault(
+                    ("models", name, key),
+                    'is one for all seeds, and data.redraw = "seed" gives each seed examples of its own.',
+                )
 
 
 def _model_name(word: str, path: Path, known: Collection[str], where: Where) -> None:

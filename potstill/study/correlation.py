@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from potstill.study.statistics import Floats, crossed, half_width
+from potstill.study.statistics import Floats, crossed, half_width, paired
 
 _BLOCKS = 128  # pieces in which points are counted
 
@@ -43,19 +43,20 @@ def errors(a: NDArray[Any], b: NDArray[Any]) -> Jackknife:
     return _jackknife(value, _phi(one.sum() - one, other.sum() - other, one @ other - one * other, n - 1))
 
 
-def interval(found: list[Jackknife]) -> tuple[float, float] | None:
+def interval(found: list[Jackknife], *, nested: bool = False) -> tuple[float, float] | None:
     """95 % for fresh seeds and fresh examples, around the mean over seeds; within [-1, 1].
 
-    The two-way analysis of `statistics.crossed` of the pseudo-values (S, n). None with fewer than two seeds or
-    examples, and where a correlation is not defined with every example left out.
+    The two-way analysis of `statistics.crossed` of the pseudo-values (S, n); `nested`, where every seed has examples of
+    its own, Student's interval of the values. None with fewer than two seeds or examples, and where a correlation is
+    not defined, with every example or with one left out.
     """
     if len(found) < 2 or len(found[0].pseudo) < 2:
         return None
-    table = np.stack([one.pseudo for one in found])
+    values = np.array([one.value for one in found])
+    middle, table = float(values.mean()), [values] if nested else [one.pseudo for one in found]
     if not np.isfinite(table).all():
         return None
-    middle = float(np.mean([one.value for one in found]))
-    half = float(half_width(crossed(table), 1))
+    half = float(half_width(paired(values) if nested else crossed(np.stack(table)), 1))
     return max(middle - half, -1.0), min(middle + half, 1.0)
 
 

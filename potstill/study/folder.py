@@ -139,10 +139,11 @@ def units(root: Path, tree: Tree) -> dict[str, tuple[Family, int, list[str]]]:
 
 def check_test_examples(root: Path, tree: Tree) -> None:
     """Raises `RunError` where models were evaluated on different test examples: the test data changed in between."""
-    first: dict[str, tuple[str, str]] = {}  # data -> (unit, fingerprint of its test examples)
-    for unit, (family, _, _) in units(root, tree).items():
+    first: dict[str, tuple[str, str]] = {}  # data and draw -> (unit, fingerprint of its test examples)
+    for unit, (family, seed, _) in units(root, tree).items():
         found = storage.read_json(root / unit / "evaluation.json").get("test")
-        data = storage.canonical(storage.plain({**data_table(family.plan), "labelled": None}))
+        table = {**data_table(family.plan), "labelled": None}
+        data = storage.canonical(storage.plain([table, seed if table.get("redraw") else None]))
         if found is None:
             continue  # written before this was noted
         before, wanted = first.setdefault(data, (unit, found))

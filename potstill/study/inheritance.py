@@ -14,7 +14,7 @@ from potstill.study.collect import Found, Reader
 from potstill.study.correlation import Jackknife, errors, interval, spearman, spearman_value
 from potstill.study.measured import Correlation, Inheritance, Inherited
 from potstill.study.splits import EVERY, MOST_CLASSES, trainings
-from potstill.study.statistics import crossed, half_width
+from potstill.study.statistics import crossed, half_width, paired
 
 SPLIT: Final = "test"
 Floats = NDArray[np.float64]
@@ -29,10 +29,15 @@ class _Numbers(NamedTuple):
 
 
 class _Pair(NamedTuple):
-    """A student and its teachers, or whoever stands in the student's place."""
+    """A student and its teachers, or whoever stands in the student's place; `labels` (n,) are the true ones."""
 
     teacher: _Numbers
     student: _Numbers
+    labels: NDArray[np.int64]
+
+    def rows(self, number: int | None) -> NDArray[np.bool_]:
+        """The examples of a class, or all."""
+        return np.ones(len(self.labels), bool) if number is None else self.labels == number
 
 
 def inherited(reader: Reader, baseline: str | None, classes: Sequence[str]) -> dict[str, Inheritance]:
@@ -40,28 +45,27 @@ def inherited(reader: Reader, baseline: str | None, classes: Sequence[str]) -> d
     told = {}
     for key in reader.tree.families:
         found = reader.find(key)
-        pairs, labels = _pairs(reader, found, found)
+        pairs = _pairs(reader, found, found)
         if pairs:
             other = _baseline(reader, found, baseline)
-            never_met = _pairs(reader, found, other)[0] if other is not None else []
-            told[key] = _student(reader, found, pairs, labels=labels, classes=classes, never_met=never_met)
+            never_met = _pairs(reader, found, other) if other is not None else []
+            told[key] = _student(reader, found, pairs, classes=classes, never_met=never_met)
     return told
 
 
-def _pairs(reader: Reader, student: Found, other: Found) -> tuple[list[_Pair], NDArray[np.int64]]:
+def _pairs(reader: Reader, student: Found, other: Found) -> list[_Pair]:
     """Per training the numbers of a student's teachers, who count as one, and of the student or another model.
 
     Empty where there is no teacher, or none that answers test examples.
     """
-    pairs, labels = [], np.zeros(0, np.int64)
+    pairs = []
     for seed in trainings(student) if student.family.teachers else ():
         told = reader.teacher(student.family, seed, SPLIT)
         if told is None or not told.labelled.all():
-            return [], labels
+            return []
         if seed in other.predictions:
-            pairs.append(_Pair(_numbers(told), _numbers(other.predictions[seed][SPLIT])))
-            labels = told.labels
-    return pairs, labels
+            pairs.append(_Pair(_numbers(told), _numbers(other.predictions[seed][SPLIT]), told.labels))
+    return pairs
 
 
 def _baseline(reader: Reader, student: Found, name: str | None) -> Found | None:
@@ -78,13 +82,14 @@ def _student(
     found: Found,
     pairs: Sequence[_Pair],
     *,
-    labels: NDArray[np.int64],
     classes: Sequence[str],
     never_met: Sequence[_Pair],
 ) -> Inheritance:
-    parts = [(EVERY, np.ones(len(labels), bool))]
+    parts: list[tuple[str, int | None]] = [(EVERY, None)]
     if len(classes) <= MOST_CLASSES:
-        parts += [(name, labels == number) for number, name in enumerate(classes) if (labels == number).any()]
+        there = [number for number in range(len(classes)) if all(one.rows(number).any() for one in pairs)]
+        parts += [(classes[number], number) for number in there]
+    nested = found.family.plan.data.redraw == "seed"
     reference = [
         [spearman_value(one.teacher.confidence, one.student.confidence) for one in never_met],
         [errors(one.teacher.error, one.student.error).value for one in never_met],
@@ -92,13 +97,13 @@ def _student(
     return Inheritance(
         teachers=list(found.family.teachers),
         seeds=trainings(found),
-        examples=len(labels),
+        examples=sum(len(one.labels) for one in (pairs if nested else pairs[:1])),
         one_teacher=all(reader.tree.families[name].settings["shared"] for name in found.family.teachers),
-        confidence=_correlation([spearman(one.teacher.confidence, one.student.confidence) for one in pairs]),
-        errors=_correlation([errors(one.teacher.error, one.student.error) for one in pairs]),
+        confidence=_correlation([spearman(one.teacher.confidence, one.student.confidence) for one in pairs], nested),
+        errors=_correlation([errors(one.teacher.error, one.student.error) for one in pairs], nested),
         baseline_confidence=_mean(reference[0]),
         baseline_errors=_mean(reference[1]),
-        classes=[_inherited(pairs, name, rows) for name, rows in parts],
+        classes=[_inherited(pairs, name, number, nested=nested) for name, number in parts],
     )
 
 
@@ -111,11 +116,11 @@ def _numbers(one: Predictions) -> _Numbers:
     )
 
 
-def _correlation(found: list[Jackknife]) -> Correlation:
+def _correlation(found: list[Jackknife], nested: bool) -> Correlation:
     values = [one.value for one in found]
     mean = _mean(values)
     told = [value if np.isfinite(value) else None for value in values]
-    return Correlation(values=told, mean=mean, interval=None if mean is None else interval(found))
+    return Correlation(values=told, mean=mean, interval=None if mean is None else interval(found, nested=nested))
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -123,20 +128,26 @@ def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values and np.isfinite(values).all() else None
 
 
-def _inherited(pairs: Sequence[_Pair], name: str, rows: NDArray[np.bool_]) -> Inherited:
-    """Uncertainty and errors of teacher and student on some of the examples."""
-    uncertain = np.stack([[t.uncertainty[rows], s.uncertainty[rows]] for t, s in pairs])
-    wrong = np.stack([[t.error[rows], s.error[rows]] for t, s in pairs])
-    gaps = uncertain[:, 1] - uncertain[:, 0]
-    middle = float(gaps.mean())
-    half = float(half_width(crossed(gaps), 1)) if min(gaps.shape) > 1 else None
+def _inherited(pairs: Sequence[_Pair], name: str, number: int | None, *, nested: bool) -> Inherited:
+    """Uncertainty and errors of teacher and student on the examples of a class, or all."""
+    rows = [one.rows(number) for one in pairs]
+    both = [(one.teacher, one.student) for one in pairs]
+    uncertain = [np.stack([t.uncertainty[at], s.uncertainty[at]]) for (t, s), at in zip(both, rows, strict=True)]
+    wrong = [np.stack([t.error[at], s.error[at]]) for (t, s), at in zip(both, rows, strict=True)]
+    if nested:  # every seed has examples of its own, which count alike in its mean
+        uncertain, wrong = ([part.mean(axis=1, keepdims=True) for part in parts] for parts in (uncertain, wrong))
+    numbers, mistakes = np.stack(uncertain), np.stack(wrong)
+    gaps = numbers[:, 1] - numbers[:, 0]
+    middle, half = float(gaps.mean()), None
+    if len(gaps) > 1 and (nested or gaps.shape[1] > 1):
+        half = float(half_width(paired(gaps[:, 0]) if nested else crossed(gaps), 1))
     return Inherited(
         name=name,
-        examples=int(rows.sum()),
-        teacher_uncertainty=float(uncertain[:, 0].mean()),
-        student_uncertainty=float(uncertain[:, 1].mean()),
+        examples=int(sum(at.sum() for at in (rows if nested else rows[:1]))),
+        teacher_uncertainty=float(numbers[:, 0].mean()),
+        student_uncertainty=float(numbers[:, 1].mean()),
         difference=middle,
         interval=None if half is None else (middle - half, middle + half),
-        teacher_error_rate=float(wrong[:, 0].mean()),
-        student_error_rate=float(wrong[:, 1].mean()),
+        teacher_error_rate=float(mistakes[:, 0].mean()),
+        student_error_rate=float(mistakes[:, 1].mean()),
     )

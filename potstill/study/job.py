@@ -68,16 +68,19 @@ class Job:
 
 
 class Facts:
-    """What is known of each data table of a plan: fingerprints, rows, shape, classes. Never opens the test set."""
+    """What is known of each data table of a plan: fingerprints, rows, shape, classes. Never opens the test set.
+
+    The seed matters to fingerprints alone, and only where examples are drawn anew for each.
+    """
 
     def __init__(self, data_folder: str | None) -> None:
         self._folder = data_folder
         self._known: dict[str, dict[str, Any]] = {}
 
-    def __call__(self, table: Mapping[str, Any]) -> dict[str, Any]:
-        key = storage.canonical(storage.plain(table))
+    def __call__(self, table: Mapping[str, Any], seed: int = 0) -> dict[str, Any]:
+        key = storage.canonical([storage.plain(table), seed if table.get("redraw") else 0])
         if key not in self._known:
-            self._known[key] = data_facts(table, self._folder)
+            self._known[key] = data_facts(table, seed, self._folder)
         return self._known[key]
 
 

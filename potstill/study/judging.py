@@ -77,6 +77,7 @@ def _verdict(
         failed=_failed(ours) + _failed(theirs),
         margin=plan.verdict.margin,
         comparisons=comparisons,
+        nested=ours.family.plan.data.redraw == "seed",
         shared_teacher=_shared_teacher(ours, reader) or _shared_teacher(theirs, reader),
         differs_in=words.differences(differ, model, other, tuning=tuning),
         look=look,

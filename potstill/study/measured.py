@@ -92,7 +92,8 @@ class Correlation(_Frozen):
     """A correlation over test examples, per seed and their mean; None where one is not defined (all values equal).
 
     `interval` is 95 % for fresh training runs and fresh test examples, from the jackknife's pseudo-values by the
-    crossed analysis of the verdicts; alone, not simultaneous over models. None with one seed.
+    crossed analysis of the verdicts; alone, not simultaneous over models. None with one seed. With examples drawn anew
+    for each seed it is Student's, of the values.
     """
 
     values: list[float | None]
@@ -103,8 +104,8 @@ class Correlation(_Frozen):
 class Inherited(_Frozen):
     """Degree of uncertainty and error rate of teacher and student on test examples of one true class.
 
-    Means over seeds; `name` is empty for all examples. `difference` is student minus teacher in uncertainty, with an
-    interval as in `Correlation`.
+    Means over seeds; `name` is empty for all examples, which are counted over seeds that have their own. `difference`
+    is student minus teacher in uncertainty, with an interval as in `Correlation`.
     """
 
     name: str

@@ -20,7 +20,7 @@ from potstill.study.measured import QUANTITIES
 from potstill.study.plan_text import Path, Where
 
 Kind: TypeAlias = Literal["network", "objective", "optimizer", "schedule", "augmentation"]
-SOURCES_NOT_YET = ("cats-dogs", "softmax-linear")
+SOURCES_NOT_YET = ("cats-dogs",)
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,13 @@ def watched(key: str, value: Any, path: Path, where: Where) -> None:
     _listed(value, known, path, where)
 
 
+def drawn() -> list[str]:
+    """Names of the sources that the program draws."""
+    from potstill import data
+
+    return data.drawn()
+
+
 def source(value: Any, path: Path, where: Where) -> dict[str, Any]:
     """`data.source` as a table. Whether a file or folder is there shows when the data are opened."""
     from potstill import data
@@ -174,6 +181,8 @@ def source(value: Any, path: Path, where: Where) -> dict[str, Any]:
             raise where.fault((*path, key), f'The data source "{name}" has no key "{key}".{near} Known: {listed}.')
     try:
         pixels.options(table)
+        if name in data.names():
+            data.check(table)
     except DataError as error:
         raise where.fault(_blamed(path, table, str(error)), str(error)) from None
     return {"name": name} | table

@@ -35,15 +35,17 @@ def open_data(
     table: Mapping[str, Any], seed: int, folder: str | None, splits: tuple[str, ...] = ("train", "validation")
 ) -> Data:
     """The data of a plan for one seed; without the test split unless it is asked for."""
-    return _open(storage.canonical(storage.plain(table)), seed if table.get("labelled") else 0, folder, splits)
+    depends = table.get("labelled") or table.get("redraw")
+    return _open(storage.canonical(storage.plain(table)), seed if depends else 0, folder, splits)
 
 
-def data_facts(table: Mapping[str, Any], folder: str | None) -> dict[str, Any]:
+def data_facts(table: Mapping[str, Any], seed: int, folder: str | None) -> dict[str, Any]:
     """What identifies training and validation data (rows, order, labels), and what a plan needs to know of its data.
 
-    All labels count, also those that `labelled` hides: which ones it hides is a matter of the seed.
+    All labels count, also those that `labelled` hides: which ones it hides is a matter of the seed. So are the
+    examples where they are drawn anew; their number and form are not.
     """
-    data = open_data({**table, "labelled": None}, 0, folder)
+    data = open_data({**table, "labelled": None}, seed, folder)
     prints = {}
     for name, part in (("train", data.train), ("validation", data.validation)):
         prints[name] = None if part is None else part_fingerprint(part)
@@ -63,7 +65,7 @@ def data_facts(table: Mapping[str, Any], folder: str | None) -> dict[str, Any]:
 def data_of(node: Node, folder: str | None) -> Data:
     """The node's data; refused if it is not what the study was planned with."""
     wanted = node.settings["data"]
-    found = data_facts(wanted["plan"], folder)["fingerprints"]
+    found = data_facts(wanted["plan"], seed_of(node), folder)["fingerprints"]
     for name, value in found.items():
         if value != wanted[name]:
             raise DataError(

@@ -70,6 +70,7 @@ def resolve(plan: Tables, name: str) -> ModelPlan:
     model = plan.models[name]
     training = None if model.outputs is not None else _training(plan, model)
     as_is = training is not None and 0 in (training.epochs, training.steps)
+    same = plan.data.redraw is None  # examples drawn anew make every seed's models its own
     return ModelPlan(
         name=name,
         network=None if model.network is None else names.full("network", model.network),
@@ -83,7 +84,7 @@ def resolve(plan: Tables, name: str) -> ModelPlan:
         weights=model.weights,
         outputs=model.outputs,
         kind=model.kind,
-        shared=model.shared or as_is or model.outputs is not None,
+        shared=model.shared or (as_is and same) or model.outputs is not None,
         answers=_answers(model, training),
         training=training,
     )

@@ -62,7 +62,7 @@ def _missing(job: Job, tree: Tree, tuned: trials.Tuned) -> list[Node]:
 def write_results(job: Job, tree: Tree, facts: Facts, seconds: float, *, tuned: trials.Tuned) -> Results:
     """results.json and figures.json from what the folder holds."""
     plan, reader, reads = job.plan, collect.Reader(job.root, tree), folder.test_reads(job.root, job.plan)
-    known = facts(data_table(plan))
+    known = facts(data_table(plan), plan.seed_list[0])
     models = {
         key: collect.model_result(reader, key, plan, workers=job.workers, classes=known["classes"])
         for key in tree.families

@@ -17,7 +17,7 @@ Obstacle: TypeAlias = Literal[
 SCOPE = (
     "An interval says how far a difference would move with fresh training randomness (initialisation, order of the "
     "data, and teacher, unless the teacher is shared) and with fresh test examples. It does not speak of another "
-    "training set."
+    "training set, unless every seed has data of its own."
 )
 """What the intervals are about, in full; the sentences carry a short form."""
 

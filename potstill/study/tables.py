@@ -36,6 +36,7 @@ class Data(_Frozen):
     labelled: Positive | None = Field(
         default=None, description="the number of training examples that carry labels, at least 1"
     )
+    redraw: Literal["seed"] | None = Field(default=None, description='"seed", or no such key')
 
 
 class Training(_Frozen):
@@ -162,7 +163,6 @@ NOT_YET: dict[str, dict[str, str]] = {
     "data": {
         "inputs": "Give arrays, with one kind of input, as the source.",
         "target": "Give arrays, with labels, as the source.",
-        "redraw": "Every seed sees the same examples.",
     },
     "model": {
         "sees": "Every model sees the same inputs.",

@@ -18,7 +18,7 @@ from potstill.study import sweep
 from potstill.study.plan import Plan
 
 FORMAT = 1
-DataFacts = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+DataFacts = Callable[[Mapping[str, Any], int], Mapping[str, Any]]
 FileHash = Callable[[str], str]
 
 
@@ -78,8 +78,9 @@ class Tree:
 
 
 def data_table(plan: Plan) -> dict[str, Any]:
-    """The plan's `[data]` as plain JSON: what `data.open` takes."""
-    return plan.data.model_dump(mode="json")
+    """The plan's `[data]` as plain JSON: what `data.open` takes. A key that older runs did not know is there if set."""
+    table = plan.data.model_dump(mode="json")
+    return {key: value for key, value in table.items() if not (key == "redraw" and value is None)}
 
 
 def path_safe(text: str) -> str:
@@ -93,7 +94,7 @@ def path_safe(text: str) -> str:
 
 
 def expand(plan: Plan, data_facts: DataFacts, file_hash: FileHash) -> Tree:
-    """All nodes of a plan. `data_facts(data)` tells fingerprints and rows, `file_hash(path)` hashes a user's file."""
+    """All nodes of a plan. `data_facts(data, seed)` tells fingerprints and rows, `file_hash(path)` hashes a file."""
     points = plan.points()
     settings = [point.settings for point in points]
     matters: dict[str, list[str]] = {}  # the swept keys that matter to a model
@@ -197,7 +198,7 @@ class Builder:
         settings: Mapping[str, Any],
         teachers: tuple[str, ...],
     ) -> Node:
-        facts = self.data_facts(data_table(plan))
+        facts = self.data_facts(data_table(plan), seed)
         told = [self._teacher(plan, self.families[t], seed, settings, facts) for t in teachers]
         needs = tuple(need for _, _, own in told for need in own)
         known = settings["known"]
