@@ -501,7 +501,7 @@ def test_held_out_rows_are_stratified_and_leave_every_class(labels, fraction) ->
 def test_labelled_rows_have_every_class_and_the_right_shares(labels, seed, draw) -> None:
     counts = np.bincount(labels)
     count = draw.draw(st.integers(int((counts > 0).sum()), len(labels)))
-    rows = splits.labelled_rows(labels, count, "labelled", seed)
+    rows = splits.kept_rows(labels, count, "labelled", seed)
     assert len(set(rows.tolist())) == count
     taken = np.bincount(labels[rows], minlength=len(counts))
     assert (taken[counts > 0] >= 1).all()
@@ -524,6 +524,31 @@ def test_allotment_by_hand(counts, wanted, expected) -> None:
     given_counts = np.array(counts)
     found = splits.allot(given_counts, wanted, lowest=np.minimum(given_counts, 1), highest=given_counts)
     assert found.tolist() == expected
+
+
+def test_fewer_training_examples_leave_validation_and_test_as_they_are() -> None:
+    whole, some = (data.open((F, Y), test=40, validation=0.25, train=train, seed=3) for train in (None, 30))
+    assert len(some.train) == 30 and some.train.labelled.all()
+    assert some.validation is not None and whole.validation is not None and some.test is not None
+    assert some.validation.fingerprint() == whole.validation.fingerprint()
+    assert whole.test is not None and some.test.fingerprint() == whole.test.fingerprint()
+    assert set(some.train.rows.tolist()) < set(whole.train.rows.tolist())
+    again = data.open((F, Y), test=40, validation=0.25, train=30, seed=8)
+    assert again.train.fingerprint() == some.train.fingerprint()  # a matter of the data, not of the seed
+    few = data.open((F, Y), test=40, validation=0.25, train=30, labelled=12)
+    assert len(few.train) == 30 and int(few.train.labelled.sum()) == 12
+
+
+def test_fewer_training_examples_keep_those_without_a_label() -> None:
+    source = {"train": (F, Y), "unlabelled": F[:7] + 1}
+    found = data.open(source, test=0, validation=0, train=20)
+    assert len(found.train) == 27 and int(found.train.labelled.sum()) == 20
+    assert torch.equal(found.train.labels[:20], torch.from_numpy(Y[found.train.rows[:20].numpy()]))
+
+
+def test_more_training_examples_than_there_are_is_refused() -> None:
+    with pytest.raises(DataError, match=r"^train = 10000: wanted a whole number from"):
+        data.open((F, Y), train=10000)
 
 
 def test_splits_are_disjoint_complete_and_the_same_for_all_seeds() -> None:

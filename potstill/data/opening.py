@@ -75,6 +75,7 @@ def open(
     *,
     validation: float | None = None,
     test: float | None = None,
+    train: int | None = None,
     labelled: int | None = None,
     redraw: Literal["seed"] | None = None,
     augment: views.Augmentation | Spec | Sequence[Spec] = (),
@@ -94,13 +95,14 @@ def open(
     `validation`, `test`: a whole number of examples, a fraction below 1, or 0 for none; taken from the labelled
     training examples, stratified by label and the same for every `seed`. Where the data has such a part, that one is
     used, and only 0 may be given. Otherwise the default is 0.2 of them for test, then 0.1 of the rest for validation.
-    `labelled`: this many training examples, stratified and keyed by `seed`, keep their label, and at most as many
-    validation examples; test keeps all. `redraw="seed"`: a source that the program draws (`softmax-linear`,
-    `privileged`) is drawn anew for each `seed`, all its parts; otherwise there is one draw. `augment`: transforms of
-    views 1, 2, ... (`views`). `task="binary"` needs exactly two classes; the second is the positive one. `folder`: the
-    user's data folder, by default `$POTSTILL_DATA`. `splits`: those to build beside train; parts that are not asked for
-    are not read, and rows that would be theirs are never in train. Only pictures are decoded all at once, so that what
-    is wrong with test pictures shows before a training.
+    `train`: this many of the labelled training examples that are left are used, stratified and the same for every
+    seed; the others are left out. `labelled`: this many training examples, stratified and keyed by `seed`, keep their
+    label, and at most as many validation examples; test keeps all. `redraw="seed"`: a source that the program draws
+    (`softmax-linear`, `privileged`) is drawn anew for each `seed`, all its parts; otherwise there is one draw.
+    `augment`: transforms of views 1, 2, ... (`views`). `task="binary"` needs exactly two classes; the second is the
+    positive one. `folder`: the user's data folder, by default `$POTSTILL_DATA`. `splits`: those to build beside train;
+    parts that are not asked for are not read, and rows that would be theirs are never in train. Only pictures are
+    decoded all at once, so that what is wrong with test pictures shows before a training.
 
     `DataError`: whatever cannot be used, saying where, what was found and wanted, and what to do.
     """
@@ -116,7 +118,7 @@ def open(
         raise DataError(f'task = "binary" needs two classes; {contents.name} has {len(classes)}: {", ".join(classes)}.')
     scale = contents.scale if part.inputs.dtype == np.uint8 else 1.0
     spec = DataSpec(part.inputs.shape[1:], classes, task, Preprocessing(scale))
-    make = _Maker(contents, part, spec, views.build(augment), seed, labelled)
+    make = _Maker(contents, part, spec, views.build(augment), seed, train, labelled)
     return make.data(validation, test, splits)
 
 
@@ -142,6 +144,7 @@ class _Maker:
     spec: DataSpec
     augment: views.Augmentation
     seed: int
+    train: int | None
     labelled: int | None
 
     def data(self, validation: float | None, test: float | None, wanted: Sequence[str]) -> Data:
@@ -156,6 +159,8 @@ class _Maker:
                 chosen = splits.hold_out(labels[left], count, name)
                 held[name] = left[chosen]
                 left = np.delete(left, chosen)
+        if self.train is not None:
+            left = left[splits.kept_rows(labels[left], self.train, "train", len(left))]
         rows = np.concatenate([left, np.arange(len(labels), len(self.part.inputs))])
         train = self._source(self.part, labels, rows)
         if self.labelled is not None:
@@ -210,7 +215,7 @@ class _Maker:
 
     def _keep(self, labels: NDArray[np.int64], count: int, n: int, name: str) -> torch.Tensor:
         mask = torch.zeros(n, dtype=torch.bool)
-        mask[torch.from_numpy(splits.labelled_rows(labels, count, "labelled", name, self.seed))] = True
+        mask[torch.from_numpy(splits.kept_rows(labels, count, "labelled", name, self.seed))] = True
         return mask
 
     def _fewer(self, source: ArraySource | None) -> ArraySource | None:

@@ -72,13 +72,16 @@ def hold_out(labels: Rows, count: int, what: str) -> Rows:
     return stratified(labels, allot(counts, count, lowest=np.zeros_like(counts), highest=highest), "split", what)
 
 
-def labelled_rows(labels: Rows, count: int, *key: str | int) -> Rows:
-    """Positions (sorted) of `count` stratified rows that keep their label, one or more of each class. `labels` (n,)."""
+def kept_rows(labels: Rows, count: int, *key: str | int) -> Rows:
+    """Positions (sorted) of `count` stratified rows, one or more of each class. `labels` (n,).
+
+    The first word of the key names the setting that asks for them, in the `DataError` where there are not so many.
+    """
     counts = np.bincount(labels)
     classes = int((counts > 0).sum())
     if isinstance(count, bool) or not isinstance(count, int) or not classes <= count <= len(labels):
         raise DataError(
-            f"labelled = {count!r}: wanted a whole number from {classes} (one example of each class) to {len(labels)} "
+            f"{key[0]} = {count!r}: wanted a whole number from {classes} (one example of each class) to {len(labels)} "
             "(the labelled training examples that validation and test leave)."
         )
     return stratified(labels, allot(counts, count, lowest=np.minimum(counts, 1), highest=counts), *key)

@@ -33,6 +33,9 @@ class Data(_Frozen):
     test: Positive | Part | None = Field(
         default=None, description="a fraction of the examples between 0 and 1, or a number of examples"
     )
+    train: Positive | None = Field(
+        default=None, description="the number of labelled training examples that are used, at least 1"
+    )
     labelled: Positive | None = Field(
         default=None, description="the number of training examples that carry labels, at least 1"
     )
