@@ -528,21 +528,27 @@ def test_allotment_by_hand(counts, wanted, expected) -> None:
 
 def test_fewer_training_examples_leave_validation_and_test_as_they_are() -> None:
     whole, some = (data.open((F, Y), test=40, validation=0.25, train=train, seed=3) for train in (None, 30))
-    assert len(some.train) == 30 and some.train.labelled.all()
-    assert some.validation is not None and whole.validation is not None and some.test is not None
+    assert len(some.train) == 30
+    assert some.train.labelled.all()
+    assert some.validation is not None
+    assert whole.validation is not None
+    assert some.test is not None
     assert some.validation.fingerprint() == whole.validation.fingerprint()
-    assert whole.test is not None and some.test.fingerprint() == whole.test.fingerprint()
+    assert whole.test is not None
+    assert some.test.fingerprint() == whole.test.fingerprint()
     assert set(some.train.rows.tolist()) < set(whole.train.rows.tolist())
     again = data.open((F, Y), test=40, validation=0.25, train=30, seed=8)
     assert again.train.fingerprint() == some.train.fingerprint()  # a matter of the data, not of the seed
     few = data.open((F, Y), test=40, validation=0.25, train=30, labelled=12)
-    assert len(few.train) == 30 and int(few.train.labelled.sum()) == 12
+    assert len(few.train) == 30
+    assert int(few.train.labelled.sum()) == 12
 
 
 def test_fewer_training_examples_keep_those_without_a_label() -> None:
     source = {"train": (F, Y), "unlabelled": F[:7] + 1}
     found = data.open(source, test=0, validation=0, train=20)
-    assert len(found.train) == 27 and int(found.train.labelled.sum()) == 20
+    assert len(found.train) == 27
+    assert int(found.train.labelled.sum()) == 20
     assert torch.equal(found.train.labels[:20], torch.from_numpy(Y[found.train.rows[:20].numpy()]))
 
 
