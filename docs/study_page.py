@@ -13,6 +13,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import study_tables
+
 from potstill import storage
 from potstill.errors import PlanError, PotstillError
 from potstill.report import export, published, tables
@@ -21,11 +23,12 @@ from potstill.report.figures import GLYPH
 from potstill.report.inputs import load
 from potstill.report.names import Cast
 from potstill.study.plan import Plan
-from potstill.study.results import Results
+from potstill.study.results import Figures, Results
 
 STUDIES = Path(__file__).parent / "studies"
 BEGIN, END = "<!-- begin: generated -->", "<!-- end: generated -->"
 MOST = 300_000  # bytes of kept results
+FREQUENCIES = ".frequencies.json"
 FEW = 4  # classes that large results are still told by
 NO_FILES = ("digits", "privileged", "softmax-linear")  # sources that need no --data
 MACHINE = re.compile(r"(?<![\w.~:/])/\w[^\s\"]*/[^\s\"]+")  # an absolute path
@@ -66,7 +69,28 @@ def keep(run: Path, name: str, folder: Path = STUDIES) -> Path:
         )
     path = folder / f"{name}.json"
     storage.write_text(path, _text(value))
+    arrays = load(run)[1]
+    if arrays is not None and len(arrays.classes) == 2:
+        shares = {
+            key: {split: one[split] for split in one if split == "test"} for key, one in arrays.frequencies.items()
+        }
+        kept = Figures(classes=arrays.classes, frequencies=shares)
+        storage.write_text(
+            counted(path),
+            storage.canonical(kept.model_dump(mode="json", include={"format", "classes", "frequencies"})) + "\n",
+        )
     return path
+
+
+def counted(path: Path) -> Path:
+    """Beside the results of a study with two classes: how often each model gives which probability."""
+    return path.with_suffix(FREQUENCIES)
+
+
+def read_arrays(path: Path) -> Figures | None:
+    """The prediction frequencies that were kept beside results."""
+    there = counted(path)
+    return Figures.model_validate(storage.read_json(there)) if there.is_file() else None
 
 
 def _text(value: Any) -> str:
@@ -94,16 +118,17 @@ def shipped(results: Results, name: str) -> str | None:
     return None
 
 
-def figures(results: Results) -> list[export.Exported]:
-    """The figures that matter: tuning, bars or gains over the baseline, and the forest."""
-    drawn = [one for one in export.figures(results) if not one.name.endswith("-narrow")]
+def figures(results: Results, arrays: Figures | None = None) -> list[export.Exported]:
+    """The figures that matter: tuning, bars or gains over the baseline, the forest, generations or frequencies."""
+    drawn = [one for one in export.figures(results, arrays) if not one.name.endswith("-narrow")]
 
     def some(start: str, most: int) -> list[export.Exported]:
         return [one for one in drawn if one.name.startswith(start)][:most]
 
     bars = some(f"bars-{results.metric}", 1) if len(Cast(results).order) == len(_names(results)) else []
     found = [*(bars or _gains(some("gain-", len(drawn)))), *some("forest-", 1)]
-    return [*some("tuning", 4), *found]
+    chains = some("generations-", len(drawn))
+    return [*some("tuning", 4), *found, *(chains or some("frequencies-", len(drawn)))]
 
 
 def _gains(drawn: list[export.Exported]) -> list[export.Exported]:
@@ -120,7 +145,7 @@ def _names(results: Results) -> set[str]:
     return {one.model for one in results.models.values()}
 
 
-def core(results: Results, name: str) -> str:
+def core(results: Results, name: str, arrays: Figures | None = None) -> str:
     """The generated part of a page, markers included."""
     cast = Cast(results)
     command = shipped(results, name) or f"potstill run docs/studies/{name}.toml"
@@ -135,7 +160,9 @@ def core(results: Results, name: str) -> str:
         parts += ["### Published numbers", f"From: {escape(told)}.", _table(beside)]
     if results.verdicts:
         parts += ["### Verdicts", "\n".join(f"- {escape(verdict.sentence)}" for verdict in results.verdicts)]
-    shown = figures(results)
+    for head, made in study_tables.parts(cast, arrays):
+        parts += [f"### {head}", *map(_table, made)]
+    shown = figures(results, arrays)
     if shown:
         parts.append("### Figures")
         parts += [f"![{escape(f'{one.title}: {one.description}')}](figures/{name}-{one.name}.svg)" for one in shown]
@@ -194,9 +221,9 @@ def _cell(one: tables.Cell) -> str:
     return text + (f"<br>{GLYPH[one.decision]} {one.decision}" if one.decision else "")
 
 
-def page(results: Results, name: str, before: str | None) -> str:
+def page(results: Results, name: str, before: str | None, arrays: Figures | None = None) -> str:
     """The whole page: what was written by hand around the markers in `before`, and the generated part anew."""
-    made = core(results, name)
+    made = core(results, name, arrays)
     if before is None:
         return NEW.format(title=results.title, core=made)
     if before.count(BEGIN) != 1 or before.count(END) != 1 or before.index(BEGIN) > before.index(END):
@@ -212,8 +239,10 @@ def files(folder: Path = STUDIES) -> dict[Path, str]:
     found = {}
     rows = []
     for path in sorted(folder.glob("*.json")):
+        if path.name.endswith(FREQUENCIES):
+            continue
         name, results = path.stem, read(path)
-        found.update(_files(results, name, folder))
+        found.update(_files(results, name, folder, read_arrays(path)))
         counts = {decision: sum(v.decision == decision for v in results.verdicts) for decision in GLYPH}
         told = ", ".join(f"{n} {decision}" for decision, n in counts.items() if n)
         rows.append(f"| [{escape(results.title)}]({name}.md) | {len(results.models)} | {len(results.seeds)} | {told} |")
@@ -226,12 +255,12 @@ def files(folder: Path = STUDIES) -> dict[Path, str]:
     return found
 
 
-def _files(results: Results, name: str, folder: Path) -> dict[Path, str]:
+def _files(results: Results, name: str, folder: Path, arrays: Figures | None) -> dict[Path, str]:
     path = folder / f"{name}.md"
-    found = {path: page(results, name, path.read_text(encoding="utf-8") if path.is_file() else None)}
+    found = {path: page(results, name, path.read_text(encoding="utf-8") if path.is_file() else None, arrays)}
     if shipped(results, name) is None:
         found[folder / f"{name}.toml"] = results.plan_toml
-    for one in figures(results):
+    for one in figures(results, arrays):
         drawn = folder / "figures" / f"{name}-{one.name}.svg"
         kept = drawn.read_text(encoding="utf-8") if drawn.is_file() else ""
         found[drawn] = kept if _texts(kept) == _texts(one.svg) else one.svg

@@ -18,6 +18,7 @@ from potstill.study.plan import Plan
 from potstill.study.results import Results
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+sys.path.insert(0, str(DOCS))  # as for a script there
 
 
 def load() -> Any:
@@ -123,6 +124,35 @@ def test_index_lists_the_pages(kept: Path) -> None:
 )
 def test_figures_that_matter(name: str, wanted: list[str]) -> None:
     assert [one.name for one in study_page.figures(SAMPLES[name]()[0])] == wanted
+
+
+def test_frequencies_of_two_classes_are_kept_and_shown(tmp_path: Path) -> None:
+    """Those on test examples: the table's shares are counted from the run's own arrays."""
+    results, arrays = SAMPLES["evaluated"]()
+    assert arrays is not None
+    folder = tmp_path / "studies"
+    study_page.keep(put(tmp_path / "run", (results, arrays)), "measured", folder)
+    study_page.write(folder)
+    assert current(folder)
+    kept = study_page.read_arrays(folder / "measured.json")
+    assert {key: set(by_split) for key, by_split in kept.frequencies.items()} == {
+        key: {"test"} & set(by_split) for key, by_split in arrays.frequencies.items()
+    }
+    text = (folder / "measured.md").read_text("utf-8")
+    assert re.findall(r"### (.*)", text)[-5:] == [
+        "Uncertainty and accuracy on every split",
+        "Prediction frequencies",
+        "Test conditions",
+        "What students have of their teachers",
+        "Figures",
+    ]
+    assert any(name.startswith("figures/measured-generations-") for name in re.findall(r"\]\((figures/[^)]+)\)", text))
+    (table,) = re.findall(r"\| 0\.00 to 0\.05 \|([^\n]*)", text)
+    shown = [cell.strip() for cell in table.split("|")[:-1]]
+    keys = [key for key in study_page.Cast(results).order if "test" in arrays.frequencies.get(key, {})]
+    for key, cell in zip(keys, shown, strict=True):
+        counts = arrays.frequencies[key]["test"].counts
+        assert cell == f"{100 * sum(one[0] / sum(one) for one in counts) / len(counts):.2f} %"
 
 
 @pytest.mark.parametrize("name", ["bare", "failures", "hostile", "generations"])

@@ -1,0 +1,53 @@
+"""Parts of a study's page that only some studies have: splits, generations, test conditions, inheritance, speed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from potstill.report import conditions, epochs, generations, inherited, related, speed, spread
+from potstill.report.names import Cast
+from potstill.report.tables import Cell, Table, cells, who
+from potstill.study.results import Figures
+
+MOST = 40  # rows of a table that a page shows
+FEW = 4  # classes that are told apart
+ALIKE = 6  # models whose frequencies stand side by side
+
+
+def parts(cast: Cast, arrays: Figures | None) -> list[tuple[str, list[Table]]]:
+    """Headings and their tables, of what the results tell."""
+    chains = generations.chains(cast)
+    few = all(len(split.classes) <= FEW for one in cast.results.models.values() for split in one.splits.values())
+    found: dict[str, list[Table | None]] = {
+        "Uncertainty and accuracy on every split": [
+            None if chains else spread.splits(cast),
+            *(generations.table(cast, chain) for chain in chains),
+            spread.classes(cast) if few else None,
+            related.table(cast),
+        ],
+        "Prediction frequencies": [frequencies(cast, arrays) if arrays else None],
+        "Test conditions": [*conditions.tables(cast)],
+        "What students have of their teachers": [inherited.students(cast), inherited.classes(cast) if few else None],
+        "Epochs of the best weights": [epochs.table(cast)],
+        "Speed": [speed.table(cast)],
+    }
+    kept = {head: [one for one in made if one and len(one.rows) <= MOST] for head, made in found.items()}
+    return [(head, made) for head, made in kept.items() if made]
+
+
+def frequencies(cast: Cast, arrays: Figures) -> Table | None:
+    """Mean shares of every bin on test examples, a column for each model; None where there are too many."""
+    keys = [key for key in cast.order if "test" in arrays.frequencies.get(key, {})]
+    if not keys or len(keys) > ALIKE:
+        return None
+    low = arrays.frequencies[keys[0]]["test"].low
+    shares = []
+    for key in keys:
+        counts = np.asarray(arrays.frequencies[key]["test"].counts, np.float64)
+        shares.append((counts / counts.sum(axis=1, keepdims=True)).mean(axis=0))
+    rows = [
+        (*cells(f"{start:.2f} to {end:.2f}"), *(Cell(f"{100 * share[at]:.2f} %") for share in shares))
+        for at, (start, end) in enumerate(zip(low, [*low[1:], 1.0], strict=True))
+    ]
+    caption = f"Share of test examples to which a model gives which {spread.axis(arrays)}, mean over seeds"
+    return Table(caption, ("Bin", *(who(cast, key).text for key in keys)), tuple(rows))
