@@ -38,8 +38,11 @@ def reference() -> str:
         ("Data sources", named.registry),
     ):
         parts += [f"## {title}", "", *_table(registry), ""]
-    parts += ["## Metrics", "", "| name | better |", "|---|---|"]
-    parts += [f"| `{name}` | {metrics.get(name, classes=2).better} |" for name in metrics.names()]
+    for title, values in (("Metrics", False), ("Metrics of a regression", True)):
+        parts += [f"## {title}", "", "| name | better |", "|---|---|"]
+        parts += [f"| `{name}` | {metrics.declared(name).better} |" for name in metrics.names(regression=values)]
+        parts += [""]
+    parts.pop()
     parts += ["", "## Plans", "", "| name | title | needs | time |", "|---|---|---|---|"]
     for name in Plan.names():
         about = Plan.about(name)

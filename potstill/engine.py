@@ -146,6 +146,9 @@ class _Moved:
     def logits(self) -> Tensor:
         return self._to(self._answers.logits())
 
+    def values(self) -> Tensor:
+        return self._to(self._answers.values())
+
     def features(self) -> Mapping[str, Tensor]:
         return {name: self._to(tensor) for name, tensor in self._answers.features().items()}
 

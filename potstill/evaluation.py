@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,24 +20,55 @@ from potstill.types import Source, Teacher
 
 QUALITY = ("accuracy", "error_rate", "cross_entropy", "macro_f1", "calibration_error", "brier", "uncertainty")
 AGAINST_TEACHER = ("agreement", "teacher_kl")
+QUALITY_OF_VALUES = ("squared_error", "absolute_error", "r2")
+AGAINST_TEACHER_OF_VALUES = ("teacher_squared_error",)
 _WARM_CALLS, _WARM_SECONDS = 5, 0.02
 _LEAST_CALLS = 3
+_STORED = ("log_probs", "values")  # names of the answers in a file: of classes, of a regression
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What a model predicts on a split: log-probabilities (n, K) float32 and, where known, labels (n,) int64."""
+    """What a model predicts on a split: `answers` and, where known, labels.
 
-    log_probs: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    Of classes the answers are log-probabilities (n, K) float32, labels (n,) int64. Of a regression the answers are
+    values (n, D) float32, labels too, both in the targets' own units.
+    """
+
+    answers: NDArray[np.float32]
+    labels: NDArray[Any]
     labelled: NDArray[np.bool_]
+
+    @property
+    def regression(self) -> bool:
+        """Whether they are of a regression."""
+        return self.labels.ndim == 2
+
+    @property
+    def log_probs(self) -> NDArray[np.float32]:
+        """(n, K) log-probabilities. Raises `DataError` for a regression."""
+        if self.regression:
+            raise DataError("These are predictions of a regression: values, which have no probabilities.")
+        return self.answers
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """(n, D) values in the targets' own units. Raises `DataError` for classes."""
+        if not self.regression:
+            raise DataError("These are predictions of classes: log-probabilities, and no values.")
+        return self.answers
+
+    def metric(self, name: str) -> metrics.Metric:
+        """The metric `name` for as many classes or targets."""
+        number = self.answers.shape[1]
+        return metrics.get(name, targets=number) if self.regression else metrics.get(name, classes=number)
 
     def save(self, path: Path) -> str:
         """Write them as safetensors; returns the sha256."""
         return storage.write_tensors(
             path,
             {
-                "log_probs": torch.from_numpy(self.log_probs),
+                _STORED[self.regression]: torch.from_numpy(self.answers),
                 "labels": torch.from_numpy(self.labels),
                 "labelled": torch.from_numpy(self.labelled),
             },
@@ -46,16 +78,25 @@ class Predictions:
 def load_predictions(path: Path) -> Predictions:
     """Read what `Predictions.save` wrote."""
     found = {name: tensor.numpy() for name, tensor in storage.read_tensors(path).items()}
-    return Predictions(found["log_probs"], found["labels"], found["labelled"])
+    return Predictions(found[_STORED["values" in found]], found["labels"], found["labelled"])
 
 
 def predict(model: Teacher, source: Source, *, view: int = 0, batch_size: int | None = None) -> Predictions:
-    """Log-probabilities of a model, or of an ensemble: the log of the MEAN of its members' probabilities at T = 1."""
+    """Log-probabilities of a model, or of an ensemble: the log of the MEAN of its members' probabilities at T = 1.
+
+    Of a regression the values, of an ensemble their mean. Raises `TeacherError` where the model is of another task than
+    the data.
+    """
+    if (model.kind == "values") != (source.spec.task == "regression"):
+        found = "values" if model.kind == "values" else f"{model.kind} of classes"
+        raise TeacherError(
+            f'The model answers {found}; the data\'s task is "{source.spec.task}". Use one of that task.'
+        )
     answers = engine.predict(model, source, view=view, batch_size=batch_size)
-    if model.kind == "values":
-        raise TeacherError("This model answers values, not logits or probabilities; only classification is built.")
     if answers.dim() == 2:
         answers = answers[:, None, :]
+    if model.kind == "values":
+        return _values(answers.double().mean(1), source)
     if model.kind == "probabilities":
         if answers.shape[-1] == 1:
             answers = torch.cat([1 - answers, answers], -1)
@@ -63,6 +104,13 @@ def predict(model: Teacher, source: Source, *, view: int = 0, batch_size: int | 
     else:
         logs = class_logits(answers.double()).log_softmax(-1)
     mean = logs.logsumexp(1) - np.log(logs.shape[1])
+    return Predictions(mean.float().numpy(), source.labels.numpy(), source.labelled.numpy())
+
+
+def _values(mean: torch.Tensor, source: Source) -> Predictions:
+    if mean.shape[1] != source.spec.outputs:
+        targets = ", ".join(source.spec.targets)
+        raise TeacherError(f"The model answers {mean.shape[1]} values; the data has {source.spec.outputs}: {targets}.")
     return Predictions(mean.float().numpy(), source.labels.numpy(), source.labelled.numpy())
 
 
@@ -88,18 +136,23 @@ class Evaluation(Mapping[str, float]):
         return "\n".join([f"{self.examples:,} examples", *rows])
 
 
-def measure(found: Predictions, names: Sequence[str] = QUALITY, teacher: Predictions | None = None) -> Evaluation:
-    """Metrics of predictions on their labelled rows; agreement with a teacher's predictions on all rows."""
+def measure(found: Predictions, names: Sequence[str] | None = None, teacher: Predictions | None = None) -> Evaluation:
+    """Metrics of predictions on their labelled rows; agreement with a teacher's predictions on all rows.
+
+    By default those of the task's quality, `QUALITY` or `QUALITY_OF_VALUES`.
+    """
+    if names is None:
+        names = QUALITY_OF_VALUES if found.regression else QUALITY
     rows = found.labelled
     if not rows.any():
         raise DataError("No row of this split carries a label: there is nothing to evaluate on.")
     values = {}
     for name in names:
-        metric = metrics.get(name, classes=found.log_probs.shape[1])
+        metric = found.metric(name)
         if not metric.needs_teacher:
-            values[name] = metric.value(found.log_probs[rows], found.labels[rows])
+            values[name] = metric.value(found.answers[rows], found.labels[rows])
         elif teacher is not None:
-            values[name] = metric.value(found.log_probs, teacher.log_probs)
+            values[name] = metric.value(found.answers, teacher.answers)
     return Evaluation(values, int(rows.sum()))
 
 
@@ -111,8 +164,11 @@ def evaluate(
     >>> ps.evaluate(student, data.test)["accuracy"]  # doctest: +SKIP
     0.938
     """
-    chosen = tuple(names) if names is not None else QUALITY + (AGAINST_TEACHER if teacher is not None else ())
-    return measure(predict(model, source), chosen, predict(teacher, source) if teacher is not None else None)
+    if names is None:
+        values = source.spec.task == "regression"
+        against = AGAINST_TEACHER_OF_VALUES if values else AGAINST_TEACHER
+        names = (QUALITY_OF_VALUES if values else QUALITY) + (against if teacher is not None else ())
+    return measure(predict(model, source), tuple(names), predict(teacher, source) if teacher is not None else None)
 
 
 @dataclass(frozen=True, slots=True)

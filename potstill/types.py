@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import LongTensor, Tensor, nn
 
 Kind: TypeAlias = Literal["logits", "probabilities", "values"]
-Task: TypeAlias = Literal["multiclass", "binary"]
+Task: TypeAlias = Literal["multiclass", "binary", "regression"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +25,40 @@ class Preprocessing:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetScaling:
+    """What becomes of a regression network's answers: target = answer * scale + offset, per target, in float32.
+
+    So a network learns and answers in standard deviations from a mean, and nobody else ever sees these units.
+    """
+
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DataSpec:
     """What a model has to know about its data; travels with the model in `network.json`.
 
-    `shape` is one example without the batch axis: (F,) for rows, (C, H, W) for pictures.
+    `shape` is one example without the batch axis: (F,) for rows, (C, H, W) for pictures. In a regression there are no
+    classes; `targets` names the D >= 1 targets, and `scaling` is None where networks answer in the targets' own units.
     """
 
     shape: tuple[int, ...]
     classes: tuple[str, ...]
     task: Task = "multiclass"
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    targets: tuple[str, ...] = ()
+    scaling: TargetScaling | None = None
 
     @property
     def outputs(self) -> int:
-        """Number of logits of a network for this data: one for a binary task, else one per class."""
-        return 1 if self.task == "binary" else len(self.classes)
+        """Number of outputs of a network for this data: one logit for a binary task, else one per class or target."""
+        return 1 if self.task == "binary" else len(self.names)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the classes, or of the targets."""
+        return self.targets if self.task == "regression" else self.classes
 
 
 class TeacherOutputs(Protocol):
@@ -64,6 +83,9 @@ class TeacherOutputs(Protocol):
     def logits(self) -> Tensor:
         """(B, K) or (B, 1) float32: the mean of the members' logits (zero where not known)."""
 
+    def values(self) -> Tensor:
+        """(B, D) float32: a regression's targets, the mean over members (zero where not known)."""
+
     def features(self) -> Mapping[str, Tensor]:
         """Named hidden features of a live teacher; empty for recorded outputs."""
 
@@ -72,7 +94,9 @@ class TeacherOutputs(Protocol):
 class Batch:
     """One batch. Every tensor has B rows in the same order.
 
-    `labels` (B,) int64 holds 0 where `labelled` (B,) bool is False; `index` (B,) int64 is the row in the source.
+    `labels` (B,) int64, of a regression (B, D) float32, holds 0 where `labelled` (B,) bool is False; `index` (B,) int64
+    is the row in the source. A source gives labels and a teacher gives values in the targets' own units; what a
+    training hands to an objective are those of the network's answers (`DataSpec.scaling`).
     """
 
     inputs: Tensor
@@ -85,7 +109,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What a student answers: logits (B, K), or (B, 1) for a binary task, and named hidden features."""
+    """What a student answers: logits (B, K), or (B, 1) for a binary task, or values (B, D); named hidden features."""
 
     logits: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
@@ -105,7 +129,7 @@ class Source(Protocol):
 
     @property
     def spec(self) -> DataSpec:
-        """Shape, classes, task and preprocessing."""
+        """Shape, classes or targets, task and preprocessing."""
 
     @property
     def augmentation(self) -> str:
@@ -117,7 +141,7 @@ class Source(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """(n,) int64: labels; 0 where there is none."""
+        """(n,) int64, of a regression (n, D) float32 in the targets' own units: labels; 0 where there is none."""
 
     def __len__(self) -> int: ...
 
@@ -134,17 +158,17 @@ class Teacher(Protocol):
 
     @property
     def kind(self) -> Kind:
-        """What the numbers are."""
+        """What the numbers are; values are a regression's, in the targets' own units."""
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        """Class names in the order of the outputs; None where the teacher does not know them."""
+        """Names of classes (of a regression's targets) in the order of the outputs; None if the teacher knows none."""
 
     def fingerprint(self) -> str:
         """Hash of whatever decides the answers."""
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """(B, ...) preprocessed inputs to (B, K), (B, 1), or (B, members, K)."""
+        """(B, ...) preprocessed inputs to (B, K), (B, 1), (B, D), or with an axis of members, (B, members, K)."""
 
 
 @runtime_checkable

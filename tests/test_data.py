@@ -392,7 +392,7 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     ("cats-dogs", {}, 'Unknown data source "cats-dogs". Did you mean "cats-dogs-64"? Supported now'),
     ("nowhere.npz", {}, "nowhere.npz is not there"),
     ((F, Y), {"task": "binary"}, 'task = "binary" needs two classes; arrays has 4: 0, 1, 2, 3'),
-    ((F, Y), {"task": "regression"}, 'Unknown task "regression"'),
+    ((F, Y), {"task": "regresion"}, 'Unknown task "regresion". Did you mean "regression"?'),
     (
         (F, Y),
         {"augment": ["flip"]},
@@ -459,11 +459,12 @@ def test_bad_files_are_refused_by_name(cache, tmp_path) -> None:
 
 
 def test_options_of_a_source(tmp_path) -> None:
-    assert data.names() == ["cats-dogs-64", "digits", "fashion-mnist", "mnist", "privileged", "softmax-linear"]
+    drawn = ["privileged", "softmax-linear"]
+    assert data.names() == ["cats-dogs-64", "diabetes", "digits", "fashion-mnist", "mnist", *drawn]
     assert data.options("digits") == data.options("mnist") == ()
-    assert data.options("file.npz") == ("classes",)
+    assert data.options("file.npz") == ("classes", "target_names")
     pictures = ("size", "interpolation", "crop", "corrupt", "duplicates")
-    assert data.options("some/folder") == data.options(str(tmp_path)) == ("classes", *pictures)
+    assert data.options("some/folder") == data.options(str(tmp_path)) == ("classes", "target_names", *pictures)
     assert data.options("cats-dogs-64") == pictures
     with pytest.raises(DataError, match='Unknown data source "minst"'):
         data.options("minst")

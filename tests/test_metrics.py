@@ -103,7 +103,8 @@ def second(row: Row, n: int, classes: int) -> Array:
 
 
 def test_every_metric_has_a_row() -> None:
-    assert metrics.names() == tuple(sorted(TABLE))
+    assert metrics.names(regression=False) == tuple(sorted(TABLE))
+    assert metrics.names() == tuple(sorted((*TABLE, *metrics.names(regression=True))))
     assert {name for name, row in TABLE.items() if row.fraction} == metrics.FRACTIONS
 
 

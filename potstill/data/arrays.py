@@ -3,8 +3,9 @@
 A key names a part and a role, in either order, joined by "_", in any case: `train_inputs`, `x_train`, `test_labels`,
 `y_test`. Parts: train (or training), validation (val, valid), test, unlabelled (unlabeled); without a part the arrays
 are one set, which `open` splits. Roles: inputs (input, x, images, data, features) and labels (label, y, target,
-targets); `unlabelled` alone is inputs. `classes` (or class_names): names of the classes, in the order of the labels.
-Object arrays are refused: reading them could run code.
+targets); `unlabelled` alone is inputs. `classes` (or class_names): names of the classes, in the order of the labels; in
+a regression `target_names`: names of the targets, in the order of the labels' columns. Object arrays are refused:
+reading them could run code.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ from potstill.data import cache, checks
 from potstill.data.parts import Contents, Part, labelled_part
 from potstill.data.tree import PART_NAMES
 from potstill.errors import DataError, did_you_mean
+from potstill.types import Task
 
 _ROLES: Final = {
     **dict.fromkeys(("inputs", "input", "x", "images", "data", "features"), "inputs"),
     **dict.fromkeys(("labels", "label", "y", "target", "targets"), "labels"),
 }
 _CLASSES: Final = ("classes", "class_names")
+_TARGETS: Final = ("target_names",)
 _WANTED: Final = (
     "inputs and labels (or x and y), train_inputs, train_labels, test_inputs, test_labels (or x_train, y_train, "
     "x_test, y_test), validation_inputs, validation_labels, unlabelled, classes"
@@ -57,19 +60,28 @@ def slot(key: str) -> tuple[str, str] | None:
 
 
 def contents(
-    name: str, loaders: Mapping[str, Loader], where: str, *, digest: str = "", given: Sequence[Any] | None = None
+    name: str,
+    loaders: Mapping[str, Loader],
+    where: str,
+    *,
+    task: Task,
+    digest: str = "",
+    given: Sequence[Any] | None = None,
 ) -> Contents:
-    """A data set from loaders by key. `digest`: sha256 of the files, for the cache; empty for arrays in memory."""
+    """A data set from loaders by key. `digest`: sha256 of the files, for the cache; empty for arrays in memory.
+
+    `given`: names of the classes, or of a regression's targets.
+    """
     slots: dict[tuple[str, str], str] = {}
-    classes = given
+    names, values = given, task == "regression"
     for key, load in loaders.items():
-        if key in _CLASSES:
-            classes = classes if classes is not None else checks.as_array(load(), f"{where}[{key}]").tolist()
+        if key in (_TARGETS if values else _CLASSES):
+            names = names if names is not None else checks.as_array(load(), f"{where}[{key}]").tolist()
             continue
         place = slot(key)
         if place is None or place == ("unlabelled", "labels"):
             known = [f"{part}_{role}" for part in ("train", "validation", "test") for role in ("inputs", "labels")]
-            suggestion = did_you_mean(key, ["inputs", "labels", "unlabelled", "classes", *known])
+            suggestion = did_you_mean(key, ["inputs", "labels", "unlabelled", "classes", *_TARGETS, *known])
             raise DataError(f'{where}: found the key "{key}".{suggestion} Wanted: {_WANTED}.')
         if place in slots:
             raise DataError(f'{where}: the keys "{slots[place]}" and "{key}" mean the same array; keep one.')
@@ -85,17 +97,20 @@ def contents(
 
     def reader(part: str) -> Loader:
         def decode() -> Part:
-            return _part(loaders, slots, part, where)
+            return _part(loaders, slots, part, where=where, values=values)
 
-        recipe = {"kind": "arrays", "part": part, "sha256": digest}
+        recipe = {"kind": "arrays", "part": part, "sha256": digest} | ({"labels": "values"} if values else {})
         place, place_labels = (f"{where}[{slots[part, role]}]" for role in ("inputs", "labels"))
         return (lambda: replace(cache.cached(recipe, place, decode), where_labels=place_labels)) if digest else decode
 
     parts = {part: reader(part) for part, role in slots if role == "inputs" and part != "unlabelled"}
-    return Contents(name, parts, None if classes is None else tuple(str(c) for c in classes))
+    told = None if names is None else tuple(str(name) for name in names)
+    return Contents(name, parts, targets=told) if values else Contents(name, parts, told)
 
 
-def _part(loaders: Mapping[str, Loader], slots: Mapping[tuple[str, str], str], part: str, where: str) -> Part:
+def _part(
+    loaders: Mapping[str, Loader], slots: Mapping[tuple[str, str], str], part: str, *, where: str, values: bool
+) -> Part:
     def load(part: str, role: str) -> tuple[NDArray[Any], str]:
         key = slots[part, role]
         place = f"{where}[{key}]"
@@ -103,7 +118,8 @@ def _part(loaders: Mapping[str, Loader], slots: Mapping[tuple[str, str], str], p
 
     array, place = load(part, "inputs")
     labels, place_labels = load(part, "labels")
-    whole = labelled_part(checks.inputs(array, place), checks.labels(labels, place_labels), place, place_labels)
+    told = (checks.targets if values else checks.labels)(labels, place_labels)
+    whole = labelled_part(checks.inputs(array, place), told, place, place_labels)
     if part != "train" or ("unlabelled", "inputs") not in slots:
         return whole
     array, place_more = load("unlabelled", "inputs")
@@ -116,10 +132,10 @@ def _part(loaders: Mapping[str, Loader], slots: Mapping[tuple[str, str], str], p
     return Part(np.concatenate([whole.inputs, more]), whole.labels, place, where_labels=place_labels)
 
 
-def from_npz(path: Path, *, classes: Sequence[Any] | None = None) -> Contents:
-    """A .npz file. `DataError` where it is damaged or holds object arrays."""
+def from_npz(path: Path, *, task: Task = "multiclass", names: Sequence[Any] | None = None) -> Contents:
+    """A .npz file; `names` are those of classes or targets. `DataError` where it is damaged or holds object arrays."""
     digest = storage.sha256_file(path)
-    return contents(path.stem, npz_loaders(path), str(path), digest=digest, given=classes)
+    return contents(path.stem, npz_loaders(path), str(path), task=task, digest=digest, given=names)
 
 
 def npz_loaders(path: Path) -> dict[str, Loader]:
@@ -146,12 +162,12 @@ def load_npy(path: Path) -> NDArray[Any]:
     return array
 
 
-def from_npy_folder(folder: Path, *, classes: Sequence[Any] | None = None) -> Contents:
+def from_npy_folder(folder: Path, *, task: Task = "multiclass", names: Sequence[Any] | None = None) -> Contents:
     """A folder of .npy files, whose names without .npy are the keys."""
     files = {path.stem: path for path in sorted(folder.glob("*.npy"))}
     digest = storage.fingerprint({key: storage.sha256_file(path) for key, path in files.items()})
     loaders = {key: partial(load_npy, path) for key, path in files.items()}
-    return contents(folder.name, loaders, str(folder), digest=digest, given=classes)
+    return contents(folder.name, loaders, str(folder), task=task, digest=digest, given=names)
 
 
 def _numbers(load: Loader, where: str) -> Any:
@@ -166,7 +182,7 @@ def _numbers(load: Loader, where: str) -> Any:
         ) from error
 
 
-def from_python(source: Any, *, name: str = "arrays") -> Contents:
+def from_python(source: Any, *, task: Task = "multiclass", name: str = "arrays") -> Contents:
     """Arrays (numpy, torch, lists): a pair (inputs, labels), or a dictionary of arrays or pairs.
 
     `{"train": (x, y), "test": (x, y), "unlabelled": x, "classes": [...]}` or flat keys as above. Copied, so
@@ -184,7 +200,7 @@ def from_python(source: Any, *, name: str = "arrays") -> Contents:
             loaders |= {f"{key}_inputs": _copy(value[0], key), f"{key}_labels": _copy(value[1], key)}
         else:
             raise DataError(f'source["{key}"]: found {type(value).__name__}, wanted a pair (inputs, labels).')
-    return contents(name, loaders, "source")
+    return contents(name, loaders, "source", task=task)
 
 
 def _copy(value: Any, key: str) -> Loader:

@@ -1,10 +1,11 @@
-"""From the arrays a user has to the stored forms: inputs uint8 or float32, channel first; labels int64 or text.
+"""From the arrays a user has to the stored forms: inputs uint8 or float32, channel first; labels int64, text, float32.
 
 Every refusal is a `DataError` that says where, what was found, what was wanted, and what to do.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,7 +66,7 @@ def inputs(array: NDArray[Any], where: str) -> NDArray[Any]:
 
 
 def _finite(array: NDArray[Any], where: str) -> None:
-    good = np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+    good = np.isfinite(array).reshape(len(array), math.prod(array.shape[1:])).all(axis=1)
     if not good.all():
         row = int(np.argmin(good))
         flat = array[row].reshape(-1)
@@ -108,7 +109,34 @@ def _whole(array: NDArray[Any], where: str) -> None:
     bad = ~np.isfinite(array) | (array != np.floor(array)) | (np.abs(array) > 2**53)
     if bad.any():
         row = int(np.argmax(bad))
-        raise DataError(f"{where}: row {row} (from 0) has the label {array[row]}, wanted a whole number or text.")
+        raise DataError(
+            f"{where}: row {row} (from 0) has the label {array[row]}, wanted a whole number or text. "
+            'If labels are measured numbers, say so: task = "regression".'
+        )
+
+
+def targets(array: NDArray[Any], where: str) -> NDArray[np.float32]:
+    """Labels of a regression as stored: (n, D) float32, finite; one target may come as (n,)."""
+    if array.dtype.kind not in "buif":
+        raise DataError(f'{where}: found labels of type {array.dtype}; task = "regression" wants numbers.')
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise DataError(f"{where}: found labels of shape {array.shape}, wanted (n,) or (n, targets).")
+    with np.errstate(over="ignore"):
+        stored = np.ascontiguousarray(array, dtype=np.float32)
+    _finite(stored, where)
+    return stored
+
+
+def target_names(number: int, given: Sequence[Any] | None, where: str) -> tuple[str, ...]:
+    """Names of targets: the given ones; else "target", or "target1" .. "targetD" of several."""
+    if given is None:
+        return ("target",) if number == 1 else tuple(f"target{i}" for i in range(1, number + 1))
+    names = tuple(str(name) for name in given)
+    if len(names) != number or len(set(names)) < number:
+        raise DataError(f"{where}: found the target names {list(names)}, wanted {number} different ones.")
+    return names
 
 
 def class_names(labels: NDArray[Any], given: Sequence[Any] | None, where: str) -> tuple[str, ...]:

@@ -39,6 +39,8 @@ def inputs(source: Any, spec: DataSpec, *, folder: str | Path | None = None) -> 
         )
     n = len(stored)
     none, hidden = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.bool)
+    if spec.task == "regression":
+        none = torch.zeros(n, spec.outputs)
     return ArraySource(torch.from_numpy(stored), none, hidden, spec, names=names)
 
 

@@ -1,4 +1,4 @@
-"""Data sets by name or path: digits, MNIST, Fashion-MNIST, cats and dogs, drawn ones, idx and numpy files, pictures."""
+"""Data sets by name or path: of scikit-learn, MNIST and its kin, cats and dogs, drawn ones, idx, numpy, pictures."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from potstill.data import arrays, cache, checks, idx, photos, pixels, synthetic,
 from potstill.data.parts import Contents, Part, labelled_part
 from potstill.errors import DataError, did_you_mean
 from potstill.registry import Registry
+from potstill.types import Task
 
 _FILES: Final = {  # part -> (pictures, labels)
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -31,10 +32,11 @@ _PUBLISHED: Final = {
         ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     ),
 }
+_NAMES: Final = ("classes", "target_names")
 _TORCHVISION: Final = {"mnist": "MNIST/raw", "fashion-mnist": "FashionMNIST/raw"}
 SUPPORTED: Final = (
-    "the names digits, mnist, fashion-mnist, cats-dogs-64, softmax-linear and privileged; a folder with idx files "
-    "(plain or .gz) or with .npy files; a .npz file; a folder of pictures in folders of classes (CLASS/*.jpg, or "
+    "the names digits, diabetes, mnist, fashion-mnist, cats-dogs-64, softmax-linear and privileged; a folder with idx "
+    "files (plain or .gz) or with .npy files; a .npz file; a folder of pictures in folders of classes (CLASS/*.jpg, or "
     "train/CLASS/*.jpg and test/CLASS/*.jpg), or a .tar, .tar.xz, .tar.gz, .tar.bz2 or .zip of one; arrays from Python"
 )
 
@@ -54,6 +56,26 @@ def digits(folder: Path | None) -> Contents:  # noqa: ARG001 - built-in sets hav
     recipe = {"kind": "digits", "scikit-learn": version("scikit-learn")}
     return Contents(
         "digits", {"train": lambda: cache.cached(recipe, "digits", decode)}, tuple("0123456789"), scale=1 / 16
+    )
+
+
+def diabetes(folder: Path | None) -> Contents:  # noqa: ARG001 - built-in sets have one signature
+    """442 patients of Efron et al. 2004, "Least angle regression", from scikit-learn: a regression with one target.
+
+    (10,) float32: age, sex, body mass index, blood pressure, six blood values; each of mean 0 and variance 1. The
+    target, 25 to 346, is a measure of the disease's progression after a year.
+    """
+
+    def decode() -> Part:
+        from sklearn.datasets import load_diabetes
+
+        found = load_diabetes()  # whose columns have a sum of squares of 1
+        rows = checks.inputs(found.data * len(found.data) ** 0.5, "diabetes")
+        return Part(rows, checks.targets(found.target, "diabetes"), "diabetes")
+
+    recipe = {"kind": "diabetes", "scikit-learn": version("scikit-learn")}
+    return Contents(
+        "diabetes", {"train": lambda: cache.cached(recipe, "diabetes", decode)}, targets=("disease progression",)
     )
 
 
@@ -122,6 +144,7 @@ def from_idx_folder(folder: Path, *, name: str = "", classes: Sequence[Any] | No
 registry: Final = Registry(
     "data source",
     {
+        "diabetes": diabetes,
         "digits": digits,
         "mnist": mnist,
         "fashion-mnist": fashion_mnist,
@@ -142,7 +165,7 @@ def resolve(text: str, folder: str | Path | None) -> Path:
     return place if place.name == path.name and not path.exists() else path
 
 
-def _from_path(path: Path, table: Mapping[str, Any]) -> Contents:
+def _from_path(path: Path, table: Mapping[str, Any], task: Task) -> Contents:
     if not path.exists():
         raise DataError(
             f"{path} is not there. Check the path; relative paths start in the data folder (--data) or here."
@@ -151,15 +174,18 @@ def _from_path(path: Path, table: Mapping[str, Any]) -> Contents:
     if not idx_files and (unpack.is_archive(path) or _holds_pictures(path)):
         return photos.contents(path, table)
     for word in table:
-        if word not in ("name", "classes"):
+        if word not in ("name", *_NAMES):
             raise DataError(
-                f'source: "{word}" is a key of pictures, and the data in "{path}" are none. Known: classes.'
+                f'source: "{word}" is a key of pictures, and the data in "{path}" are none. Known: {", ".join(_NAMES)}.'
             )
-    classes = table.get("classes")
+    wrong, right = _NAMES if task == "regression" else _NAMES[::-1]
+    if wrong in table:
+        raise DataError(f'source: found "{wrong}" with task = "{task}", whose names are called "{right}".')
+    names = table.get(right)
     if idx_files:
-        return from_idx_folder(path, classes=classes)
+        return from_idx_folder(path, classes=table.get("classes"))
     if path.is_dir() and any(path.glob("*.npy")):
-        return arrays.from_npy_folder(path, classes=classes)
+        return arrays.from_npy_folder(path, task=task, names=names)
     if path.is_dir():
         raise DataError(
             f"{path}: found a folder with neither idx nor .npy files nor pictures. Supported now: {SUPPORTED}."
@@ -167,7 +193,7 @@ def _from_path(path: Path, table: Mapping[str, Any]) -> Contents:
     if photos.is_picture(path):
         raise DataError(f"{path}: found one picture, wanted a folder of them. Supported now: {SUPPORTED}.")
     if path.suffix == ".npz":
-        return arrays.from_npz(path, classes=classes)
+        return arrays.from_npz(path, task=task, names=names)
     if path.suffix == ".npy":
         raise DataError(
             f"{path}: found one array, wanted inputs and labels. Put inputs.npy and labels.npy into one folder and "
@@ -211,7 +237,7 @@ def options(name: str) -> tuple[str, ...]:
 
 def path_options(name: str) -> tuple[str, ...]:
     """The same for a path, whether there is something or not: keys of pictures too, where these may be there."""
-    return ("classes",) if name.endswith((".npz", ".npy")) else ("classes", *pixels.KEYS)
+    return _NAMES if name.endswith((".npz", ".npy")) else (*_NAMES, *pixels.KEYS)
 
 
 def _holds_pictures(path: Path) -> bool:
@@ -226,10 +252,10 @@ def _unknown(name: str) -> str:
     return f'Unknown data source "{name}".{did_you_mean(name, registry)} Supported now: {SUPPORTED}.'
 
 
-def locate(source: Any, folder: str | Path | None) -> Contents:
+def locate(source: Any, folder: str | Path | None, task: Task = "multiclass") -> Contents:
     """The data set that `source` means: a name, a path, a table `{"name": ..., options}`, or arrays."""
     if isinstance(source, tuple) or (isinstance(source, Mapping) and "name" not in source):
-        return arrays.from_python(source)
+        return arrays.from_python(source, task=task)
     if isinstance(source, os.PathLike):
         source = str(Path(source).absolute())
     table = {"name": source} if isinstance(source, str) else source
@@ -247,4 +273,4 @@ def locate(source: Any, folder: str | Path | None) -> Contents:
         if word not in ("name", *known):
             near = did_you_mean(word, known)
             raise DataError(f'source: the data in "{name}" has no key "{word}".{near} Known: {", ".join(known)}.')
-    return _from_path(path, table)
+    return _from_path(path, table, task)

@@ -15,7 +15,8 @@ from potstill.errors import DataError
 
 @dataclass(frozen=True)
 class Part:
-    """One part as stored (see `checks`): inputs (n, *shape); labels (m,) of the first m <= n rows, the rest has none.
+    """One part as stored (see `checks`): inputs (n, *shape); labels (m,), of a regression (m, D) float32, of the first
+    m <= n rows; the rest has none.
 
     `digests` (n, 32) uint8 is the sha256 of each row's bytes, where it is known already. For messages: `where` the
     inputs are, and `where_labels` the labels, if in another array. `notes`: sentences for the user.
@@ -37,8 +38,8 @@ class Part:
 class Contents:
     """A data set before it is split. `parts` has "train" and perhaps "validation" and "test".
 
-    `scale` is the preprocessing of uint8 inputs. `classes`: the names, where the reader knows them. `redrawn(seed)`:
-    the same with examples drawn anew, where the program draws them.
+    `scale` is the preprocessing of uint8 inputs. `classes`, `targets`: the names, where the reader knows them.
+    `redrawn(seed)`: the same with examples drawn anew, where the program draws them.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Contents:
     classes: tuple[str, ...] | None = None
     scale: float = 1 / 255
     redrawn: Callable[[int], Contents] | None = None
+    targets: tuple[str, ...] | None = None
 
 
 def labelled_part(inputs: NDArray[Any], labels: NDArray[Any], where: str, where_labels: str) -> Part:

@@ -25,9 +25,9 @@ class ArraySource:
     """Rows of one raw array (uint8 or float32, in memory or memory-mapped); satisfies `types.Source`.
 
     `raw` (N, *shape); `selection` (n,) int64 are this source's rows of it, in order, or None for all; `labels` (n,)
-    int64, 0 where `labelled` (n,) bool is False; `digests` (N, 32) uint8 is the sha256 of every raw row where that is
-    known; `names` are those of the raw rows where they are files. Example i is the same numbers in every batch, bit
-    for bit, in every view.
+    int64, of a regression (n, D) float32, 0 where `labelled` (n,) bool is False; `digests` (N, 32) uint8 is the sha256
+    of every raw row where that is known; `names` are those of the raw rows where they are files. Example i is the same
+    numbers in every batch, bit for bit, in every view.
     """
 
     raw: Tensor = field(repr=False)
@@ -119,7 +119,8 @@ class ArraySource:
                 f"with_labelled: {missing} of the rows in the mask have no label (the first is row "
                 f"{int((mask & ~self.labelled).int().argmax())}). Give a mask of rows where `labelled` is True."
             )
-        return replace(self, labels=torch.where(mask, self.labels, 0), labelled=mask.clone())
+        kept = mask if self.labels.dim() == 1 else mask[:, None]
+        return replace(self, labels=torch.where(kept, self.labels, 0), labelled=mask.clone())
 
     def with_augment(self, augment: views.Augmentation | Spec | Sequence[Spec]) -> ArraySource:
         """The same examples with other views (see `views.build`); `DataError` for rows, which have no views."""

@@ -1,5 +1,6 @@
 """Which rows are validation, test and labelled: stratified by label, and decided by keys alone.
 
+Where labels are no classes (a regression), all rows are of one class here, so that nothing is stratified.
 Splits have a constant key, so that all seeds of a study share them; labelled subsets are keyed by the seed.
 """
 
@@ -63,9 +64,11 @@ def hold_out(labels: Rows, count: int, what: str) -> Rows:
     counts = np.bincount(labels)
     highest = np.maximum(counts - 1, 0)
     if count > highest.sum():
+        classes = int((counts > 0).sum())
+        found, stays = (f" of {classes} classes", "one of each class") if classes > 1 else ("", "one")
         raise DataError(
-            f"{what} = {count}: found {len(labels)} labelled training examples of {int((counts > 0).sum())} classes, "
-            f"and one of each class must stay for training; at most {int(highest.sum())} can be held out."
+            f"{what} = {count}: found {len(labels)} labelled training examples{found}, and {stays} must stay for "
+            f"training; at most {int(highest.sum())} can be held out."
         )
     if not count:
         return np.zeros(0, np.int64)
@@ -80,8 +83,9 @@ def kept_rows(labels: Rows, count: int, *key: str | int) -> Rows:
     counts = np.bincount(labels)
     classes = int((counts > 0).sum())
     if isinstance(count, bool) or not isinstance(count, int) or not classes <= count <= len(labels):
+        least = f"{classes} (one example of each class)" if classes > 1 else "1"
         raise DataError(
-            f"{key[0]} = {count!r}: wanted a whole number from {classes} (one example of each class) to {len(labels)} "
-            "(the labelled training examples that validation and test leave)."
+            f"{key[0]} = {count!r}: wanted a whole number from {least} to {len(labels)} (the labelled training "
+            "examples that validation and test leave)."
         )
     return stratified(labels, allot(counts, count, lowest=np.minimum(counts, 1), highest=counts), *key)

@@ -150,6 +150,6 @@ def _weights(value: float, classes: int, dtype: torch.dtype, device: torch.devic
 def _shapes(logits: Tensor, targets: Tensor) -> ObjectiveError:
     # Broadcasting would give a number all the same.
     return ObjectiveError(
-        f"The student's outputs and the teacher's have different shapes, {tuple(logits.shape)} and "
-        f"{tuple(targets.shape)}. Both need one output per class, in the same order of classes."
+        f"The student's outputs and their targets have different shapes, {tuple(logits.shape)} and "
+        f"{tuple(targets.shape)}. Both need one output per class, or per target of a regression, in the same order."
     )

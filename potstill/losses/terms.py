@@ -118,6 +118,11 @@ def logit_mse(outputs: Outputs, batch: Batch, *, alpha: float) -> dict[str, Tens
     return _mixed(class_logits(outputs.logits), batch, alpha, imitation=imitation)
 
 
+def squared_error_with_labels(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+    """Squared error of values with the labels."""
+    return {"hard": squared_error(outputs.logits, batch.labels, where=unless_all(batch.labelled))}
+
+
 def _mixed(logits: Tensor, batch: Batch, alpha: float, *, imitation: Callable[[], Tensor]) -> dict[str, Tensor]:
     """alpha times the labels' term as "hard", and `imitation` as "soft"; what weighs nothing is left out."""
     found = {}

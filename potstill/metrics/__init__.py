@@ -17,16 +17,20 @@ from potstill.metrics import agreement as _agreement
 from potstill.metrics import calibration as _calibration
 from potstill.metrics import quality as _quality
 from potstill.metrics import uncertainty as _uncertainty
+from potstill.metrics import values as _values
 from potstill.metrics.calibration import Reliability, reliability
 from potstill.metrics.frequencies import frequencies, lows, probability
-from potstill.metrics.metric import Metric, build
+from potstill.metrics.metric import Metric, build, build_of_values
 from potstill.metrics.quality import confusion
+from potstill.types import DataSpec
 
 __all__ = [
     "FRACTIONS",
     "Metric",
     "Reliability",
     "confusion",
+    "declared",
+    "fitting",
     "frequencies",
     "get",
     "lows",
@@ -35,7 +39,7 @@ __all__ = [
     "reliability",
 ]
 
-_METRICS: Mapping[str, Callable[..., Metric]] = MappingProxyType(
+_CLASSES: Mapping[str, Callable[..., Metric]] = MappingProxyType(
     {
         name: partial(make, name)
         for name, make in {
@@ -58,23 +62,59 @@ _METRICS: Mapping[str, Callable[..., Metric]] = MappingProxyType(
     }
 )
 
+_VALUES: Mapping[str, Callable[..., Metric]] = MappingProxyType(
+    {
+        name: partial(make, name)
+        for name, make in {
+            "absolute_error": partial(build_of_values, better="lower", raw=_values.absolute_error),
+            "r2": partial(build_of_values, better="higher", raw=_values.r2, combine=_values.explained),
+            "squared_error": partial(build_of_values, better="lower", raw=_values.squared_error),
+            "teacher_squared_error": partial(
+                build_of_values, better="lower", raw=_values.squared_error, reads="teacher"
+            ),
+        }.items()
+    }
+)
 
-def names() -> tuple[str, ...]:
-    """The known metrics, sorted."""
-    return tuple(sorted(_METRICS))
+
+def names(*, regression: bool | None = None) -> tuple[str, ...]:
+    """The known metrics, sorted; with `regression`, those of values, or those of classes."""
+    tables = (_CLASSES, _VALUES) if regression is None else (_VALUES if regression else _CLASSES,)
+    return tuple(sorted(name for table in tables for name in table))
 
 
-def get(name: str, *, classes: int) -> Metric:
-    """The metric `name` for `classes` classes (a binary task has 2).
+def get(name: str, *, classes: int | None = None, targets: int | None = None) -> Metric:
+    """The metric `name` for `classes` classes (a binary task has 2), or for the `targets` of a regression.
 
-    Raises `SettingError` for an unknown name and for fewer than two classes.
+    Raises `SettingError` for an unknown name, for one of the other kind of task, and for fewer than two classes or one
+    target.
     """
-    if name not in _METRICS:
-        raise SettingError(unknown("metric", name, names()))
-    if classes < 2:
+    if name not in _CLASSES and name not in _VALUES:
+        raise SettingError(unknown("metric", name, names(regression=targets is not None)))
+    if (name in _VALUES) != (targets is not None):
+        has, wants = ("values", "classes") if name in _VALUES else ("classes", "values")
+        known = ", ".join(names(regression=targets is not None))
+        raise SettingError(f'The metric "{name}" is one of {has}, and here are {wants}. Known: {known}.')
+    if targets is not None:
+        if targets < 1:
+            raise SettingError(f"targets: found {targets}, wanted at least 1.")
+        return _VALUES[name](targets=targets)
+    if classes is None or classes < 2:
         raise SettingError(f"classes: found {classes}, wanted at least 2 (a binary task has 2).")
-    return _METRICS[name](classes=classes)
+    return _CLASSES[name](classes=classes)
 
 
-FRACTIONS = frozenset(name for name in names() if get(name, classes=2).fraction)
+def fitting(name: str, spec: DataSpec) -> Metric:
+    """The metric `name` for data: for its classes, or for its targets."""
+    if spec.task == "regression":
+        return get(name, targets=len(spec.targets))
+    return get(name, classes=len(spec.classes))
+
+
+def declared(name: str) -> Metric:
+    """A metric's direction, and what it reads and is; whatever the task and the number of classes or targets."""
+    return get(name, targets=1) if name in _VALUES else get(name, classes=2)
+
+
+FRACTIONS = frozenset(name for name in names() if declared(name).fraction)
 """Names of the metrics in [0, 1] that read best in per cent; their differences in points."""

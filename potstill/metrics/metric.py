@@ -35,7 +35,7 @@ class Metric:
     `fraction`: the value lies in [0, 1] and reads best in per cent.
 
     Predictions are log-probabilities; a binary task has K = 2. `phi` raises `DataError` for what it cannot use. A
-    metric of values (regression) has the same form, with predictions = values.
+    metric of a regression's values has the same form: predictions and labels are (n, D), in the targets' own units.
     """
 
     name: str
@@ -67,10 +67,37 @@ def build(
 
     Without `combine` it is a mean over examples.
     """
+    phi = partial(_checked, raw=raw, classes=classes, reads=reads)
+    return _metric(name, better, phi, reads=reads, combine=combine, fraction=fraction)
+
+
+def build_of_values(
+    name: str,
+    better: Literal["higher", "lower"],
+    raw: Phi,
+    *,
+    targets: int,
+    reads: Reads = "labels",
+    combine: Combine | None = None,
+) -> Metric:
+    """The same from `raw(values (n, D) float64, second (n, D) float64) -> (n, d)`, for D targets."""
+    phi = partial(_checked_values, raw=raw, targets=targets, reads=reads)
+    return _metric(name, better, phi, reads=reads, combine=combine, fraction=False)
+
+
+def _metric(
+    name: str,
+    better: Literal["higher", "lower"],
+    phi: Phi,
+    *,
+    reads: Reads,
+    combine: Combine | None,
+    fraction: bool,
+) -> Metric:
     return Metric(
         name=name,
         better=better,
-        phi=partial(_checked, raw=raw, classes=classes, reads=reads),
+        phi=phi,
         combine=combine or mean,
         per_example=combine is None,
         needs_teacher=reads == "teacher",
@@ -97,6 +124,30 @@ def _checked(predictions: NDArray[Any], second: NDArray[Any], *, raw: Phi, class
             )
         return raw(log_p, teacher)
     return raw(log_p, log_p)
+
+
+def _checked_values(predictions: NDArray[Any], second: NDArray[Any], *, raw: Phi, targets: int, reads: Reads) -> Floats:
+    found = target_values(predictions, targets, "predictions")
+    other = target_values(second, targets, "labels" if reads == "labels" else "the teacher's predictions")
+    if len(found) != len(other):
+        raise DataError(
+            f"{len(found)} predictions but {len(other)} {'labels' if reads == 'labels' else 'of the teacher'}: both "
+            "must be of the same examples in the same order."
+        )
+    return raw(found, other)
+
+
+def target_values(values: NDArray[Any], targets: int, what: str) -> Floats:
+    """`values` as (n, D) float64 finite numbers, or a `DataError` that says what is wrong with them."""
+    array = np.asarray(values)
+    if array.dtype.kind != "f":
+        raise DataError(f"{what}: found dtype {array.dtype}, wanted floating-point values.")
+    if array.ndim != 2 or array.shape[1] != targets:
+        raise DataError(f"{what}: found shape {array.shape}, wanted (n, {targets}): one row of targets per example.")
+    if len(array) == 0:
+        raise DataError(f"{what}: there are no examples; a metric needs at least one.")
+    _refuse_rows(~np.isfinite(array).all(axis=1), what, "NaN or infinity")
+    return array.astype(np.float64)
 
 
 def log_probabilities(values: NDArray[Any], classes: int, what: str = "predictions") -> Floats:

@@ -1,7 +1,7 @@
 """A model: a network, what it knows of its data, and where it came from. Its folder is what one ships (decision 11).
 
 model.safetensors   the weights, under the network's own names
-network.json        the network's specification, input shape, preprocessing, class names
+network.json        the network's specification, input shape, preprocessing, class names or targets and their scaling
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from potstill import storage
+from potstill import storage, units
 from potstill.errors import NetworkError, StorageError
 from potstill.networks.build import build
-from potstill.types import DataSpec, Kind, Preprocessing
+from potstill.types import DataSpec, Kind, Preprocessing, TargetScaling
 
 FORMAT = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A trained network. It is a teacher too: it answers logits for preprocessed inputs.
+    """A trained network. It is a teacher too: for preprocessed inputs it answers logits, or values in own units.
 
     `specification` is what `networks.build` takes, None for a user's own network; `info` is JSON-able (seed, objective,
     best step, ...); `history` has one row per epoch.
@@ -38,16 +38,19 @@ class Model:
 
     @property
     def kind(self) -> Kind:
-        """Always `"logits"`."""
-        return "logits"
+        """`"logits"`, or `"values"` of a regression."""
+        return "values" if self.spec.task == "regression" else "logits"
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names in the order of the outputs."""
-        return self.spec.classes
+        """Names of the classes, or of the targets, in the order of the outputs."""
+        return self.spec.names
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Logits (B, K), or (B, 1) for a binary task, for preprocessed inputs (B, *shape); no gradient, eval mode."""
+        """Logits (B, K), or (B, 1) for a binary task, for preprocessed inputs (B, *shape); no gradient, eval mode.
+
+        Of a regression values (B, D) float32 in the targets' own units.
+        """
         if self.network.training:
             self.network.eval()
         parameter = next(self.network.parameters(), None)
@@ -55,7 +58,7 @@ class Model:
             # A user's own network may write into its inputs, which may be the data itself.
             own = inputs if self.specification is not None else inputs.clone()
             answer: Tensor = self.network(own if parameter is None else own.to(parameter.device))
-        return answer
+        return answer if self.spec.scaling is None else units.own(answer, self.spec.scaling)
 
     def fingerprint(self) -> str:
         """sha256 over the weights, the specification and the class names."""
@@ -64,16 +67,21 @@ class Model:
 
     def _description(self) -> dict[str, Any]:
         specification = None if self.specification is None else dict(self.specification)
-        return {"network": specification, "data": asdict(self.spec)}
+        data = asdict(self.spec)
+        if self.spec.task != "regression":  # as it was before there were others, so that old recordings fit
+            del data["targets"], data["scaling"]
+        return {"network": specification, "data": data}
 
     def save(self, folder: str | Path) -> Path:
         """Write `model.safetensors` and `network.json` (last) into a folder; returns it."""
         folder = Path(folder)
         weights = storage.write_tensors(folder / "model.safetensors", self.network.state_dict())
         described = self._description()
+        values = {"targets": list(self.spec.targets), "target_scaling": described["data"].get("scaling")}
         storage.write_json(
             folder / "network.json",
-            {
+            (values if self.spec.task == "regression" else {})
+            | {
                 "format": FORMAT,
                 "network": described["network"],
                 "input_shape": list(self.spec.shape),
@@ -106,7 +114,12 @@ def load(folder: str | Path, *, network: nn.Module | None = None) -> Model:
         )
     try:
         spec = DataSpec(
-            tuple(found["input_shape"]), tuple(found["classes"]), found["task"], Preprocessing(**found["preprocessing"])
+            tuple(found["input_shape"]),
+            tuple(found["classes"]),
+            found["task"],
+            Preprocessing(**found["preprocessing"]),
+            tuple(found.get("targets", ())),
+            _scaling(found.get("target_scaling")),
         )
         specification, info, expected = found["network"], found["info"], found["weights_sha256"]
     except (KeyError, TypeError) as error:
@@ -123,6 +136,10 @@ def load(folder: str | Path, *, network: nn.Module | None = None) -> Model:
     _fill(module, storage.read_tensors(weights), weights)
     module.eval()
     return Model(module, spec, specification, info)
+
+
+def _scaling(found: Mapping[str, Sequence[float]] | None) -> TargetScaling | None:
+    return None if found is None else TargetScaling(tuple(found["scale"]), tuple(found["offset"]))
 
 
 def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

@@ -24,13 +24,15 @@ from potstill.objectives.classification import (
     pseudo_labels,
     soft_labels,
 )
-from potstill.objectives.objective import Objective, ObjectiveSpec, TargetsFunction
+from potstill.objectives.objective import Learns, Objective, ObjectiveSpec, TargetsFunction
+from potstill.objectives.regression import squared_error
 from potstill.registry import Registry, Spec
 from potstill.types import Batch, Outputs
 
 __all__ = [
     "NOT_YET",
     "REGISTRY",
+    "Learns",
     "Objective",
     "ObjectiveSpec",
     "TargetsFunction",
@@ -41,6 +43,7 @@ __all__ = [
     "logit_mse",
     "pseudo_labels",
     "soft_labels",
+    "squared_error",
 ]
 
 REGISTRY = Registry(
@@ -52,6 +55,7 @@ REGISTRY = Registry(
         "hinton": hinton,
         "hinton_twice_softened": hinton_twice_softened,
         "logit_mse": logit_mse,
+        "squared_error": squared_error,
     },
     ObjectiveError,
 )
@@ -67,7 +71,6 @@ NOT_YET: Mapping[str, str] = {
     "probabilistic_regression": "the teacher's answers in a probabilistic model, for regression",
     "relational": "distances and angles between examples (Park et al. 2019)",
     "similarity_preserving": "similarities between examples (Tung and Mori 2019)",
-    "squared_error": "regression on values",
 }
 
 
@@ -101,6 +104,10 @@ def _sum(parts: list[Objective]) -> Objective:
     seen: Counter[str] = Counter()
     named = []
     specs: list[dict[str, Any]] = []
+    learns = {part.learns for part in parts} - {"anything"}
+    if len(learns) > 1:
+        names = " + ".join(part.name for part in parts)
+        raise ObjectiveError(f"{names}: some learn classes, some values. Objectives of a sum need one kind.")
     for part in parts:
         seen[part.name] += 1
         named.append((part.name if count[part.name] == 1 else f"{part.name}{seen[part.name]}", part))
@@ -111,6 +118,7 @@ def _sum(parts: list[Objective]) -> Objective:
         partial(_summed, parts=tuple(named)),
         needs_labels=any(part.needs_labels for part in parts),
         needs_teacher=any(part.needs_teacher for part in parts),
+        learns=next(iter(learns), "anything"),
     )
 
 

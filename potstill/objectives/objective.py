@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, final
+from typing import Any, Literal, TypeAlias, final
 
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from potstill.registry import Spec
 from potstill.types import Batch, ObjectiveFunction, Outputs
 
 TargetsFunction: TypeAlias = Callable[[Batch, int], list[losses.Target]]
+Learns: TypeAlias = Literal["classes", "values", "anything"]
 
 
 @final
@@ -24,7 +25,8 @@ class Objective:
 
     `needs_labels`: rows without label teach it less; `needs_teacher`: a batch without teacher is an `ObjectiveError`.
     `targets(batch, K)`: the same terms as `losses.Target`s, where they are tempered cross-entropies with targets that
-    the student does not change; a training then computes them in closed form.
+    the student does not change; a training then computes them in closed form. `learns`: what the student answers,
+    logits of classes or a regression's values; "anything" where the objective does not look at that.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Objective:
     needs_labels: bool
     needs_teacher: bool
     targets: TargetsFunction | None = field(default=None, compare=False, repr=False)
+    learns: Learns = "classes"
 
     def __call__(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         return self.terms(outputs, batch)

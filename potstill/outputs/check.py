@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from potstill.errors import OutputsError, TeacherError
-from potstill.types import Kind, Teacher
+from potstill.types import DataSpec, Kind, Teacher
 
 _SUM_TOLERANCE = 1e-3
 _EXACT, _ROUGH = 1e-5, 1e-2  # how far the sums of probabilities may be from 1
@@ -123,23 +123,23 @@ def name_of(teacher: object) -> str:
     return f'The teacher "{label}"' if isinstance(label, str) else f"The teacher ({type(inner).__name__})"
 
 
-def check_classes(classes: tuple[str, ...] | None, known: tuple[str, ...], *, kind: Kind, outputs: int) -> None:
-    """Raises `TeacherError` unless the teacher's `classes`, the data's (`known`) and the number of outputs agree.
+def check_classes(classes: tuple[str, ...] | None, spec: DataSpec, *, kind: Kind, outputs: int) -> None:
+    """Raises `TeacherError` unless the teacher's `classes`, the data's and the number of outputs agree.
 
-    Both lists may be absent (None, empty). A teacher of values has none.
+    Both lists may be absent (None, empty). Those of a teacher of values are targets.
     """
-    if kind == "values":
-        return
-    number = 2 if outputs == 1 else outputs
+    known = spec.targets if kind == "values" else spec.classes
+    number = 2 if outputs == 1 and kind != "values" else outputs
+    what = "targets" if kind == "values" else "classes"
     for names, whose in ((classes, "the teacher names"), (known, "the data has")):
         if names and len(names) != number:
             raise TeacherError(
-                f"The teacher answers for {number} classes ({outputs} outputs), {whose} {len(names)}: {_short(names)}. "
-                "Use a teacher trained on the same classes."
+                f"The teacher answers for {number} {what} ({outputs} outputs), {whose} {len(names)}: {_short(names)}. "
+                f"Use a teacher trained on the same {what}."
             )
     if classes and known and classes != known:
         raise TeacherError(
-            f"The teacher's classes are {_short(classes)}; the data's are {_short(known)}. "
+            f"The teacher's {what} are {_short(classes)}; the data's are {_short(known)}. "
             "They must be the same, in the same order: sort the teacher's outputs with teachers.Function."
         )
 

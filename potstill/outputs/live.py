@@ -78,7 +78,7 @@ class Live:
             answers = as_members(self.teacher(self.source.fetch(index, view).inputs), index.shape[0])
         check_values(answers, index, kind=kind, limit=_LIMIT)
         if not self._asked:
-            check_classes(self.teacher.classes, self.source.spec.classes, kind=kind, outputs=answers.shape[-1])
+            check_classes(self.teacher.classes, self.source.spec, kind=kind, outputs=answers.shape[-1])
             if kind == "logits":
                 check_logits(answers, name_of(self.teacher))
             self._asked = answers.shape[0] > 1  # one row tells little
@@ -122,6 +122,9 @@ class _Asked:
 
     def logits(self) -> Tensor:
         return self._get().logits()
+
+    def values(self) -> Tensor:
+        return self._get().values()
 
     def features(self) -> Mapping[str, Tensor]:
         return {}

@@ -210,7 +210,7 @@ class _Recorder:
         if not self.checked:
             if kind == "logits":
                 check_logits(answers, name_of(self.teacher))
-            check_classes(self.wanted["classes"], self.source.spec.classes, kind=kind, outputs=answers.shape[-1])
+            check_classes(self.wanted["classes"], self.source.spec, kind=kind, outputs=answers.shape[-1])
             self.checked = True
         return answers
 

@@ -93,7 +93,16 @@ def refuse_values(kind: Kind) -> None:
     if kind == "values":
         raise TeacherError(
             "The teacher's answers are values (a regression), which have no probabilities. "
-            "Use an objective that takes logits(), or declare the teacher's kind as logits or probabilities."
+            "Use an objective of values, or declare the teacher's kind as logits or probabilities."
+        )
+
+
+def refuse_classes(kind: Kind) -> None:
+    """Raises `TeacherError` for a teacher of classes, which has no values."""
+    if kind != "values":
+        raise TeacherError(
+            f"The teacher's answers are {kind} of classes; a regression wants values. Use a teacher of the same "
+            'targets, or declare its kind: kind = "values".'
         )
 
 
@@ -148,6 +157,11 @@ class Softened:
         """(B, K) or (B, 1) float32."""
         mean = mean_logits(self._logits, self._outputs)
         return torch.where(self._known[:, None], mean, 0.0).float()
+
+    def values(self) -> Tensor:
+        """(B, D) float32."""
+        refuse_classes(self._kind)
+        return torch.where(self._known[:, None], self._logits.mean(dim=1), 0.0).float()
 
     def features(self) -> Mapping[str, Tensor]:
         """Empty."""

@@ -20,6 +20,7 @@ from potstill.types import Kind, TeacherOutputs
 
 TABLE_LIMIT = 256 * 2**20  # bytes of one table (rows, K) float32; beyond it a lookup softens its own rows
 _CHUNK = 2**17  # numbers softened at once while a table is built: they stay in the cache
+_UNTEMPERED: Final = frozenset({"logits", "values"})
 _NO_FEATURES: Final[Mapping[str, Tensor]] = MappingProxyType({})
 
 
@@ -165,7 +166,8 @@ class Stored:
             index = torch.arange(start, min(start + step, len(self)))
             rows = self._soften(view, index)
             for each in names:
-                chunks[each].append(rows.logits() if each == "logits" else getattr(rows, each)(temperature))
+                asked = getattr(rows, each)
+                chunks[each].append(asked() if each in _UNTEMPERED else asked(temperature))
         for each in names:
             self._tables[each, view, temperature] = torch.cat(chunks[each])
         return self._tables[name, view, temperature]
@@ -213,6 +215,9 @@ class _Rows:
 
     def logits(self) -> Tensor:
         return self._rows("logits", 1.0)
+
+    def values(self) -> Tensor:
+        return self._rows("values", 1.0)
 
     def features(self) -> Mapping[str, Tensor]:
         return _NO_FEATURES

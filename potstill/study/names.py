@@ -111,12 +111,12 @@ def can_use_teacher(objective: dict[str, Any]) -> bool:
 
 def metric(value: Any, path: Path, where: Where) -> None:
     """Refuses what is not the name of a metric."""
-    _listed(value, metrics.names(), path, where)
+    _listed(value, metrics.names(regression=False), path, where)
 
 
 def published(value: Any, path: Path, where: Where) -> None:
     """Refuses what is not the name of something that papers print and we have."""
-    _listed(value, (*metrics.names(), *QUANTITIES), path, where)
+    _listed(value, (*metrics.names(regression=False), *QUANTITIES), path, where)
 
 
 def _listed(value: Any, known: Collection[str], path: Path, where: Where) -> None:
@@ -133,14 +133,15 @@ def is_fraction(name: str) -> bool:
 
 def metric_needs_teacher(name: str) -> bool:
     """Whether a metric compares a model with its teacher."""
-    return metrics.get(name, classes=2).needs_teacher
+    return metrics.declared(name).needs_teacher
 
 
 def watched(key: str, value: Any, path: Path, where: Where) -> None:
     """Refuses what `monitor` or `select` cannot watch."""
     extra = ("objective", "train_objective") if key == "monitor" else ("last",)
-    known = [*extra, *(name for name in metrics.names() if not metric_needs_teacher(name))]
-    if value in metrics.names() and value not in known:
+    names = metrics.names(regression=False)
+    known = [*extra, *(name for name in names if not metric_needs_teacher(name))]
+    if value in names and value not in known:
         raise where.fault(path, f'"{value}" needs a teacher and cannot be watched during training.')
     _listed(value, known, path, where)
 

@@ -19,6 +19,7 @@ from potstill.registry import Spec
 from potstill.training import together
 from potstill.training.settings import Training
 from potstill.training.task import (
+    WATCHED,
     Progress,
     Task,
     TrainingData,
@@ -28,6 +29,7 @@ from potstill.training.task import (
     pick_monitor,
     pick_objective,
     pick_rows,
+    refuse_smoothing,
 )
 from potstill.training.validation import Validation
 from potstill.types import Answers, ObjectiveFunction, Penalty, Source, Teacher
@@ -75,7 +77,8 @@ def fit(
     """Train one network from labels, from a teacher, or from both.
 
     `network`: a specification ("mlp:100") or a function (shape, outputs) -> nn.Module. `objective` defaults to hard
-    labels, or to Hinton's with a `teacher`: recorded outputs, or a teacher that is asked live. `validation_teacher`:
+    labels, or to Hinton's with a `teacher`: recorded outputs, or a teacher that is asked live; of a regression to
+    squared error. `validation_teacher`:
     its answers on the validation rows, needed to watch the objective there (a live teacher gives them itself).
     `settings` are fields of `Training`. With a `folder` the model is saved there, checkpoints too, and the same call
     continues an interrupted training. `weights`: where it starts (`networks.start_from`).
@@ -84,7 +87,7 @@ def fit(
     `should_stop()` answers true, `ObjectiveError`, `DataError`, `TeacherError` for what does not fit together.
     """
     options = Training.of(training, settings)
-    goal = pick_objective(objective, teacher)
+    goal = pick_objective(objective, teacher, data.train.spec)
     train = _augmented(data.train, options)
     answers, validation_answers = pick_answers(teacher, validation_teacher, train, data.validation)
     rows = pick_rows(goal, train, answers)
@@ -92,9 +95,12 @@ def fit(
     module = networks.seeded(network, train.spec.shape, train.spec.outputs, **key)
     start = _start(module, weights, options.total_steps(len(train)))
     specification = None if callable(network) else networks.REGISTRY.full(network)
-    options = pick_monitor(options, goal, data.validation, validation_answers)
+    options = pick_monitor(options, goal, data.validation, validation_answers, task=train.spec.task)
     decides = _described(specification or networks.label(network), goal, options)
     decides |= {"seed": key, "weights": start and start.sha256}
+    if train.spec.task == "regression":
+        refuse_smoothing(options)
+        decides["target_scaling"] = storage.plain(train.spec.scaling)
     return Task(
         network=module,
         train=train,
@@ -146,6 +152,8 @@ def _augmented(train: Source, options: Training) -> Source:
 def _validation(
     source: Source | None, answers: Answers | None, goal: ObjectiveFunction, options: Training
 ) -> Validation | None:
-    watched = ["accuracy", "cross_entropy", options.select, options.monitor]
+    if source is None:
+        return None
+    watched = [*WATCHED[source.spec.task == "regression"], options.select, options.monitor]
     names = [name for name in watched if name in metrics.names()]
     return Validation.of(source, answers, goal, names=names, label_smoothing=options.label_smoothing)

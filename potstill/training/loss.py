@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from potstill import units
 from potstill.losses import TABLE_LIMIT, ClosedForm
 from potstill.objectives import Objective
 from potstill.outputs import Stored
@@ -65,7 +66,7 @@ class Loss:
         if not self.fixed and (self.answers is not None or self.smoothing):
             told = self.answers.lookup(index, view) if self.answers is not None else None  # type: ignore[arg-type]
             batch = replace(batch, teacher=told, label_smoothing=self.smoothing)
-        batch = self._move(batch)
+        batch = self._move(units.learnt_batch(batch, self.source.spec.scaling))
         return batch, batch.inputs
 
     def __call__(self, logits: Tensor, batch: Batch | None, index: Tensor, view: int) -> Roots:

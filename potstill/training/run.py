@@ -187,4 +187,4 @@ def _sign(name: str, task: Task) -> float:
     """+1 if a higher value is better, -1 if a lower one is."""
     if name in ("objective", "train_objective"):
         return -1.0
-    return 1.0 if metrics.get(name, classes=len(task.train.spec.classes)).better == "higher" else -1.0
+    return 1.0 if metrics.fitting(name, task.train.spec).better == "higher" else -1.0

@@ -18,7 +18,8 @@ class Training:
     An epoch is ceil(n / batch_size) steps for the n rows of the training source, whichever of them carry labels.
     `steps` wins over `epochs`. `patience`: stop after so many epochs (0: never) without a better `monitor`:
     `"objective"` (the model's own objective on validation data), `"train_objective"`, or a metric on validation data.
-    `select`: keep the weights with the best value of this metric on validation data, or `"last"`. `clip`: largest norm
+    `select`: keep the weights with the best value of this metric on validation data (of a regression squared_error is
+    the default), or `"last"`. `clip`: largest norm
     of the gradient, 0 for none. `views`: `"fresh"`, or a number V: epoch e uses view 1 + (e mod V).
     """
 

@@ -20,7 +20,7 @@ from potstill.networks.stack import Stack, exact, is_stack, shapes_of
 from potstill.seeding import reseed_step
 from potstill.training import optimizers
 from potstill.training.loss import Loss
-from potstill.training.task import Task, not_finite, refuse_probabilities
+from potstill.training.task import Task, not_finite, refuse_answers
 
 Values = dict[str, float]  # the means of the loss's terms
 Failures = dict[int, PotstillError]  # by the number of the training
@@ -192,7 +192,7 @@ def _check(tasks: Sequence[Task], logits: Sequence[Tensor]) -> None:
     failures: Failures = {}
     for i, (task, rows) in enumerate(zip(tasks, logits, strict=True)):
         try:
-            refuse_probabilities(rows, task.name)
+            refuse_answers(rows, task)
         except PotstillError as error:
             failures[i] = error
     if failures:

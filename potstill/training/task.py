@@ -11,16 +11,19 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from potstill import networks, objectives, storage
+from potstill import networks, objectives, storage, types
 from potstill.engine import Engine
-from potstill.errors import DataError, ObjectiveError, TeacherError
+from potstill.errors import DataError, ObjectiveError, SettingError, TeacherError
 from potstill.outputs import Live, Stored
 from potstill.outputs.check import probabilities_of
 from potstill.registry import Spec
 from potstill.training.order import rows_for
 from potstill.training.settings import Training
 from potstill.training.validation import Validation
-from potstill.types import Answers, ObjectiveFunction, Penalty, Source, Teacher
+from potstill.types import Answers, DataSpec, ObjectiveFunction, Penalty, Source, Teacher
+
+WATCHED = (("accuracy", "cross_entropy"), ("squared_error", "squared_error"))
+"""Of classes, of values: the metric that selects weights by default, and the one to watch instead of an objective."""
 
 Progress = Callable[[int, int], None]
 
@@ -67,12 +70,20 @@ class Task:
         return self.training.total_steps(len(self.train))
 
 
-def pick_objective(objective: ObjectiveFunction | Spec | None, teacher: object) -> ObjectiveFunction:
+def pick_objective(objective: ObjectiveFunction | Spec | None, teacher: object, spec: DataSpec) -> ObjectiveFunction:
+    """The objective, by default the task's own; one that learns something else than the task wants is refused."""
+    values = spec.task == "regression"
+    if objective is None and values:
+        if teacher is not None:
+            raise ObjectiveError("A regression has no objective by default that learns from a teacher. Name one.")
+        return objectives.squared_error()
     if objective is None:
         return objectives.hard_labels() if teacher is None else objectives.hinton()
-    if callable(objective):
-        return objective
-    return objectives.build(objective)
+    goal = objective if callable(objective) else objectives.build(objective)
+    learns = getattr(goal, "learns", "anything")
+    if learns not in ("anything", "values" if values else "classes"):
+        raise ObjectiveError(f'"{goal.name}" learns {learns}; the data\'s task is "{spec.task}".')  # type: ignore[attr-defined]
+    return goal
 
 
 def describe_objective(objective: ObjectiveFunction) -> Any:
@@ -120,12 +131,16 @@ def pick_rows(objective: ObjectiveFunction, train: Source, answers: Answers | No
         if len(answers.known) != len(train):
             raise TeacherError(f"The teacher's answers are for {len(answers.known)} rows; the data has {len(train)}.")
         told = answers.lookup(torch.arange(1), 0 if not train.augmentation else 1)  # type: ignore[arg-type]
+        what = "targets" if train.spec.task == "regression" else "classes"
         # A recording knows; asking it for probabilities would soften them all at a temperature that nobody wants.
         known = isinstance(answers, Stored) and answers.kind != "values"
-        found = answers.number if known else told.probs(1.0).shape[-1]  # type: ignore[attr-defined]
-        if found != len(train.spec.classes):
+        if what == "targets":
+            found = told.values().shape[-1]
+        else:
+            found = answers.number if known else told.probs(1.0).shape[-1]  # type: ignore[attr-defined]
+        if found != len(train.spec.names):
             raise TeacherError(
-                f"The teacher answers for {found} classes; the student's data has {len(train.spec.classes)}."
+                f"The teacher answers for {found} {what}; the student's data has {len(train.spec.names)}."
             )
     rows = rows_for(objective, train, answers)
     if len(rows) == 0:
@@ -134,10 +149,16 @@ def pick_rows(objective: ObjectiveFunction, train: Source, answers: Answers | No
 
 
 def pick_monitor(
-    training: Training, objective: ObjectiveFunction, validation: Source | None, answers: Answers | None
+    training: Training,
+    objective: ObjectiveFunction,
+    validation: Source | None,
+    answers: Answers | None,
+    *,
+    task: types.Task,
 ) -> Training:
     """Fall back where the wanted monitor or selection cannot be had; the model's info records what was used."""
-    changes: dict[str, Any] = {}
+    quality, loss = WATCHED[task == "regression"]
+    changes: dict[str, Any] = {"select": quality} if training.select == WATCHED[False][0] else {}
     empty = validation is None or len(validation) == 0
     unlabelled = empty or not bool(validation.labelled.any())  # type: ignore[union-attr]
     if training.select != "last" and unlabelled:
@@ -151,7 +172,7 @@ def pick_monitor(
         if unlabelled and not told:  # no row that the objective could be measured on
             changes["monitor"] = "train_objective"
         elif asks and answers is None:
-            changes["monitor"] = "cross_entropy"
+            changes["monitor"] = loss
     return Training.of(training, changes)
 
 
@@ -159,6 +180,24 @@ def pick_monitor(
 _ENDS = {"SoftmaxBackward0": "softmax", "SigmoidBackward0": "sigmoid"}
 _LINEAR = {"AddmmBackward0", "MmBackward0"}
 _CARRY = re.compile(r"(To|Clone|Alias|View|UnsafeView|Reshape|Squeeze|Unsqueeze|T|Transpose|Permute|Slice|Clamp)\w*")
+
+
+def refuse_smoothing(training: Training) -> None:
+    """A regression has no classes to spread a label over."""
+    if training.label_smoothing:
+        raise SettingError(f"label_smoothing is {training.label_smoothing}; a regression has none. Leave it out.")
+
+
+def refuse_answers(answers: Tensor, task: Task) -> None:
+    """What a network answers to its first batch: probabilities for logits, or another shape, are refused."""
+    spec = task.train.spec
+    if spec.task != "regression":
+        refuse_probabilities(answers, task.name)
+    elif answers.shape[1:] != (spec.outputs,):
+        raise TeacherError(
+            f'The network "{task.name}" answers a tensor of shape {tuple(answers.shape)}; wanted is '
+            f"(batch, {spec.outputs}), a value per target."
+        )
 
 
 def refuse_probabilities(logits: Tensor, name: str) -> None:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from potstill import metrics
+from potstill import metrics, units
 from potstill.engine import Engine, at_once
 from potstill.errors import SettingError
 from potstill.losses import class_logits
@@ -54,7 +55,7 @@ class Validation:
         can = answers is not None or not getattr(objective, "needs_teacher", False)
         if source is None or len(source) == 0:
             return None
-        chosen = [metrics.get(name, classes=len(source.spec.classes)) for name in dict.fromkeys(names)]
+        chosen = [metrics.fitting(name, source.spec) for name in dict.fromkeys(names)]
         for metric in chosen:
             if metric.needs_teacher:
                 raise SettingError(f'"{metric.name}" needs a teacher and cannot be watched during training.')
@@ -75,7 +76,8 @@ class Validation:
         index = torch.arange(start, min(start + self.batch_size, len(self.source)))
         plain = self.source.fetch(index, 0)  # type: ignore[arg-type]
         told = None if self.answers is None else self.answers.lookup(index, 0)  # type: ignore[arg-type]
-        return replace(plain, teacher=told, label_smoothing=self.label_smoothing)
+        batch = replace(plain, teacher=told, label_smoothing=self.label_smoothing)
+        return units.learnt_batch(batch, self.source.spec.scaling)
 
     def measure(self, network: nn.Module, engine: Engine) -> dict[str, float]:
         """`validation_objective`: the sum of terms, a mean over the usable rows, as in training, so that both can be
@@ -103,12 +105,19 @@ class Validation:
             return {"validation_logits": math.nan}  # the loop stops the training
         labelled = self.source.labelled
         if bool(labelled.any()):
-            chosen = class_logits(whole[labelled]).double().log_softmax(-1).numpy()
+            chosen = self._predictions(whole[labelled])
             labels = self.source.labels[labelled].numpy()
             for metric in self.metrics:
                 with np.errstate(all="ignore"):
                     found[f"validation_{metric.name}"] = metric.value(chosen, labels)
         return found
+
+    def _predictions(self, answers: Tensor) -> NDArray[np.float64]:
+        """What metrics read, of a network's answers (n, K) or (n, D)."""
+        spec = self.source.spec
+        if spec.task != "regression":
+            return class_logits(answers).double().log_softmax(-1).numpy()
+        return (answers if spec.scaling is None else units.own(answers, spec.scaling)).double().numpy()
 
 
 def _total(term: Tensor, rows: Tensor | None) -> float:
