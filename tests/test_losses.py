@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from normalizer_samples import oracle_printed, oracle_simplex
 from numpy.typing import NDArray
 from scipy import special
 from torch import Tensor
@@ -90,6 +91,14 @@ LOSSES = {
     "kl, temperature 1": Row(
         lambda z, t, **more: losses.kl(z, t.probs, t.neg_entropy, temperature=1.0, **more),
         lambda z, t: oracle_kl(z, t, 1.0),
+    ),
+    "printed_normalizer": Row(
+        lambda z, t, **more: losses.printed_normalizer(z, temperature=TEMPERATURE, **more),
+        lambda z, t: oracle_printed(z, TEMPERATURE),
+    ),
+    "simplex_normalizer": Row(
+        lambda z, t, **more: losses.simplex_normalizer(z, temperature=TEMPERATURE, **more),
+        lambda z, t: oracle_simplex(z, TEMPERATURE),
     ),
     "squared_error": Row(
         lambda z, t, **more: losses.squared_error(z, t.values, **more),

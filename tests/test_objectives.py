@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from normalizer_samples import oracle_printed, oracle_simplex
 from numpy.typing import NDArray
 from scipy import special
 from torch import Tensor
@@ -125,6 +126,21 @@ def oracle_mse(z: Array, batch: Batch) -> Array:
     return ((z - mean) ** 2).mean(1) * batch.teacher.known.numpy()  # type: ignore[union-attr]
 
 
+def oracle_likelihood(z: Array, batch: Batch, lam: float) -> Array:
+    """The labels' part of the probabilistic objective: weight 1 - lam where the teacher is known, else 1."""
+    return oracle_hard(z, batch) * np.where(batch.teacher.known.numpy(), 1 - lam, 1.0)  # type: ignore[union-attr]
+
+
+def oracle_normalizer(z: Array, batch: Batch, temperature: float, of: Callable[[Array, float], Array]) -> Array:
+    return of(two(z), temperature) * batch.teacher.known.numpy()  # type: ignore[union-attr]
+
+
+def oracle_generalised(z: Array, batch: Batch, temperature: float) -> Array:
+    """Softened answers against the student's probabilities as they are."""
+    q = special.softmax(two(z), axis=1)
+    return special.rel_entr(teacher_probs(batch, temperature), q).sum(1) * batch.teacher.known.numpy()  # type: ignore[union-attr]
+
+
 @dataclass(frozen=True)
 class Row:
     """An objective and what is claimed of it.
@@ -143,6 +159,22 @@ class Row:
     needs_teacher: bool = True
 
 
+PROBABILISTIC = {
+    "name": "probabilistic",
+    "lam": 0.4,
+    "temperature": 2.5,
+    "normalizer": "none",
+    "normalizer_weight": 1.0,
+    "reduction": "batch",
+    "t2_scale": False,
+}
+GENERALISED = {
+    "name": "generalised",
+    "lam": 0.4,
+    "temperature": 2.5,
+    "student_temperature": "1",
+    "t2_scale": False,
+}
 TABLE = {
     "hard_labels": Row({"name": "hard_labels"}, {"hard": oracle_hard}, "hard", fixed_point=False, needs_teacher=False),
     "soft_labels": Row(
@@ -181,6 +213,45 @@ TABLE = {
         {"hard": lambda z, b: 0.2 * oracle_hard(z, b), "soft": lambda z, b: 0.8 * oracle_mse(z, b)},
         "soft",
         shift_invariant=False,
+    ),
+    "probabilistic": Row(
+        PROBABILISTIC,
+        {
+            "hard": lambda z, b: oracle_likelihood(z, b, 0.4),
+            "soft": lambda z, b: 0.4 / 2.5**2 * oracle_soft(z, b, 2.5),
+        },
+        "soft",
+        nearby=1e-4,
+    ),
+    "probabilistic, paper": Row(
+        PROBABILISTIC | {"normalizer": "paper", "normalizer_weight": 0.5, "t2_scale": True},
+        {
+            "hard": lambda z, b: oracle_likelihood(z, b, 0.4),
+            "soft": lambda z, b: 0.4 * oracle_soft(z, b, 2.5),
+            "normalizer": lambda z, b: 0.2 * 2.5**2 * oracle_normalizer(z, b, 2.5, oracle_printed),
+        },
+        "soft",
+    ),
+    "probabilistic, exact": Row(
+        PROBABILISTIC | {"normalizer": "exact", "reduction": "paper_code"},
+        {
+            "hard": lambda z, b: oracle_likelihood(z, b, 0.4),
+            "soft": lambda z, b: 0.4 / 2.5**2 / two(z).shape[1] * oracle_soft(z, b, 2.5),
+            "normalizer": lambda z, b: 0.4 / two(z).shape[1] * oracle_normalizer(z, b, 2.5, oracle_simplex),
+        },
+        "soft",
+        nearby=1e-6,
+    ),
+    "generalised": Row(
+        GENERALISED,
+        {"hard": lambda z, b: 0.6 * oracle_hard(z, b), "soft": lambda z, b: 0.4 * oracle_generalised(z, b, 2.5)},
+        "soft",
+        fixed_point=False,  # it is where the student's logits are the teacher's divided by T
+    ),
+    "generalised, S = T": Row(
+        GENERALISED | {"student_temperature": "T", "t2_scale": True},
+        {"hard": lambda z, b: 0.6 * oracle_hard(z, b), "soft": lambda z, b: 0.4 * oracle_soft(z, b, 2.5)},
+        "soft",
     ),
 }
 every_row = pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
@@ -257,7 +328,7 @@ def test_rows_without_label_or_answer_teach_nothing(row: Row, outputs: int) -> N
     logits, batch = everything(torch.float32, outputs=outputs, some=True)
     objective = objectives.build(row.spec)
     for name, term in objective(Outputs(logits), batch).items():
-        from_teacher = name == "soft" or row.spec["name"] == "pseudo_labels"
+        from_teacher = name != "hard" or row.spec["name"] == "pseudo_labels"
         counts = batch.teacher.known if from_teacher else batch.labelled  # type: ignore[union-attr]
         slopes = gradient(objective, logits, batch, name)
         assert torch.equal(term[~counts], torch.zeros(int((~counts).sum())))
@@ -519,7 +590,10 @@ CLOSED = {name: row for name, row in TABLE.items() if objectives.build(row.spec)
 
 
 def test_which_objectives_have_a_closed_form() -> None:
-    assert {row.spec["name"] for row in CLOSED.values()} == {"hard_labels", "soft_labels", "pseudo_labels", "hinton"}
+    assert set(CLOSED) == {
+        *("hard_labels", "soft_labels", "pseudo_labels", "hinton", "hinton, T 1", "hinton, alpha 0"),
+        *("probabilistic", "generalised", "generalised, S = T"),
+    }
 
 
 @pytest.mark.parametrize("row", CLOSED.values(), ids=CLOSED)

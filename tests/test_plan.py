@@ -316,7 +316,6 @@ compare = [["student", "alone"], ["student", "teacher"]]
             "verdict.on",
             "models.teacher.sees",
             "models.teacher.network",
-            "models.student.objective",
         ],
     ),
     "synthetic": (

@@ -274,7 +274,7 @@ def test_penalties_are_divided_by_the_number_of_rows(digits: Any) -> None:
     assert model.history[0]["train_penalty"] == pytest.approx(wanted, rel=1e-5)
 
 
-@pytest.mark.parametrize("method", ["hard_labels", "hinton", "pseudo_labels"])
+@pytest.mark.parametrize("method", ["hard_labels", "hinton", "pseudo_labels", "probabilistic", "generalised"])
 def test_closed_form_and_autograd_train_alike(few: Any, teacher: Any, tmp_path: Path, method: str) -> None:
     """The same training twice: from a table of targets, and through autograd, with some rows unlabelled."""
     stored = ps.record(teacher, few.train, tmp_path / "outputs")
@@ -378,7 +378,8 @@ def _stop_after(steps: int) -> Any:
 
 
 METHODS = {"hard_labels": False} | dict.fromkeys(
-    ("soft_labels", "pseudo_labels", "hinton", "hinton_twice_softened", "logit_mse"), True
+    ("soft_labels", "pseudo_labels", "hinton", "hinton_twice_softened", "logit_mse", "probabilistic", "generalised"),
+    True,
 )
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},

@@ -9,6 +9,7 @@ from potstill.losses.classification import (
     squared_error,
 )
 from potstill.losses.closed_form import TABLE_LIMIT, ClosedForm, Target, label_target, soft_target
+from potstill.losses.normalizers import printed_normalizer, simplex_normalizer
 
 __all__ = [
     "TABLE_LIMIT",
@@ -19,6 +20,8 @@ __all__ = [
     "kl",
     "label_target",
     "log_softmax",
+    "printed_normalizer",
+    "simplex_normalizer",
     "soft_cross_entropy",
     "soft_target",
     "squared_error",

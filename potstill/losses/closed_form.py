@@ -34,7 +34,10 @@ class Target(NamedTuple):
 
 
 def label_target(labels: Tensor, classes: int, mask: Tensor, *, weight: float, label_smoothing: float) -> Target:
-    """`cross_entropy` with `labels` (n,), as a target named "hard"; rows outside `mask` (n,) bool weigh nothing."""
+    """`cross_entropy` with `labels` (n,), as a target named "hard".
+
+    Rows outside `mask` (n,) bool weigh nothing; where it holds numbers, a row weighs so many times `weight`.
+    """
     one_hot = functional.one_hot(labels, classes).float()
     smooth = one_hot * (1 - label_smoothing) + label_smoothing / classes
     return Target("hard", 1.0, smooth * (weight * mask.float()).unsqueeze(1), torch.zeros(len(labels)))

@@ -6,6 +6,7 @@ Each objective's terms, (outputs, batch) -> name -> (B,), stand under the name o
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from torch import Tensor
 from potstill.errors import ObjectiveError
 from potstill.losses.classification import class_logits, cross_entropy, kl, log_softmax, squared_error
 from potstill.types import Batch, Outputs, TeacherOutputs
+
+Extra: TypeAlias = "tuple[Callable[..., Tensor], float]"
 
 
 def hard(logits: Tensor, batch: Batch, weight: float) -> Tensor:
@@ -26,14 +29,25 @@ def hard(logits: Tensor, batch: Batch, weight: float) -> Tensor:
     )
 
 
-def soft(logits: Tensor, batch: Batch, name: str, *, temperature: float, weight: float) -> Tensor:
-    """(B,) KL(teacher || student) at a temperature; 0 where the teacher's answer is not known."""
+def soft(
+    logits: Tensor,
+    batch: Batch,
+    name: str,
+    *,
+    temperature: float,
+    weight: float,
+    student_temperature: float | None = None,
+) -> Tensor:
+    """(B,) KL(teacher || student) at a temperature; 0 where the teacher's answer is not known.
+
+    `student_temperature`: the student's own, where it has another.
+    """
     teacher = teacher_of(batch, name)
     return kl(
         logits,
         teacher.probs(temperature),
         teacher.neg_entropy(temperature),
-        temperature=temperature,
+        temperature=temperature if student_temperature is None else student_temperature,
         weight=weight,
         where=unless_all(teacher.known),
     )
@@ -87,6 +101,50 @@ def hinton(outputs: Outputs, batch: Batch, *, temperature: float, alpha: float) 
         return soft(logits, batch, "hinton", temperature=temperature, weight=(1 - alpha) * temperature**2)
 
     return _mixed(logits, batch, alpha, imitation=imitation)
+
+
+def generalised(
+    outputs: Outputs, batch: Batch, *, temperature: float, student_temperature: float, alpha: float, scale: float
+) -> dict[str, Tensor]:
+    """Labels and the teacher's softened probabilities, held against the student's at a temperature of its own."""
+    logits = class_logits(outputs.logits)
+
+    def imitation() -> Tensor:
+        told = {"temperature": temperature, "student_temperature": student_temperature}
+        return soft(logits, batch, "generalised", weight=(1 - alpha) * scale, **told)
+
+    return _mixed(logits, batch, alpha, imitation=imitation)
+
+
+def probabilistic(
+    outputs: Outputs,
+    batch: Batch,
+    *,
+    lam: float,
+    temperature: float,
+    scale: float,
+    extra: Extra | None,
+    per_class: bool,
+) -> dict[str, Tensor]:
+    """Labels, and where the teacher's answer is known that too; `extra` is the normaliser with its weight.
+
+    `scale` times lam weighs the teacher's terms, divided by the number of classes where `per_class`.
+    """
+    logits = class_logits(outputs.logits)
+    if lam == 0:
+        return {"hard": hard(logits, batch, 1.0)}
+    weight = lam * scale / (logits.shape[1] if per_class else 1)
+    known = unless_all(teacher_of(batch, "probabilistic").known)
+    if known is None:
+        found = {"hard": hard(logits, batch, 1 - lam)}
+    else:
+        whole = hard(logits, batch, 1.0)
+        found = {"hard": torch.where(known, whole * (1 - lam), whole)}
+    found["soft"] = soft(logits, batch, "probabilistic", temperature=temperature, weight=weight)
+    if extra is not None:
+        normalizer, own = extra
+        found["normalizer"] = normalizer(logits, temperature=temperature, weight=weight * own, where=known)
+    return found
 
 
 def hinton_twice_softened(outputs: Outputs, batch: Batch, *, temperature: float, alpha: float) -> dict[str, Tensor]:

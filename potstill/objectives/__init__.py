@@ -25,6 +25,7 @@ from potstill.objectives.classification import (
     soft_labels,
 )
 from potstill.objectives.objective import Learns, Objective, ObjectiveSpec, TargetsFunction
+from potstill.objectives.probabilistic import generalised, probabilistic
 from potstill.objectives.regression import squared_error
 from potstill.registry import Registry, Spec
 from potstill.types import Batch, Outputs
@@ -37,10 +38,12 @@ __all__ = [
     "ObjectiveSpec",
     "TargetsFunction",
     "build",
+    "generalised",
     "hard_labels",
     "hinton",
     "hinton_twice_softened",
     "logit_mse",
+    "probabilistic",
     "pseudo_labels",
     "soft_labels",
     "squared_error",
@@ -56,6 +59,8 @@ REGISTRY = Registry(
         "hinton_twice_softened": hinton_twice_softened,
         "logit_mse": logit_mse,
         "squared_error": squared_error,
+        "probabilistic": probabilistic,
+        "generalised": generalised,
     },
     ObjectiveError,
 )
@@ -65,9 +70,7 @@ NOT_YET: Mapping[str, str] = {
     "dist": "correlations between and within classes (Huang et al. 2022)",
     "dkd": "decoupled knowledge distillation (Zhao et al. 2022)",
     "gaussian": "a teacher that answers with a mean and a variance",
-    "generalised": "privileged information (Lopez-Paz et al. 2016)",
     "hints": "hidden features through a regressor (Romero et al. 2015)",
-    "probabilistic": "the teacher's answers in a probabilistic model, for classification",
     "probabilistic_regression": "the teacher's answers in a probabilistic model, for regression",
     "relational": "distances and angles between examples (Park et al. 2019)",
     "similarity_preserving": "similarities between examples (Tung and Mori 2019)",

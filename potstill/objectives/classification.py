@@ -15,7 +15,7 @@ def hard_labels() -> Objective:
 
     hard = CE(label, softmax(z)), z the student's logits. It has no dials.
     """
-    targets = partial(_targets, alpha=1.0, temperature=1.0)
+    targets = partial(targets_of, alpha=1.0, temperature=1.0)
     return Objective("hard_labels", {}, terms.hard_labels, needs_labels=True, needs_teacher=False, targets=targets)
 
 
@@ -28,7 +28,7 @@ def soft_labels() -> Objective:
 
     Reference: paper 1 (Biryukova, knowledge distillation for binary classification), equation 14.
     """
-    targets = partial(_targets, alpha=0.0, temperature=1.0)
+    targets = partial(targets_of, alpha=0.0, temperature=1.0)
     return Objective("soft_labels", {}, terms.soft_labels, needs_labels=False, needs_teacher=True, targets=targets)
 
 
@@ -67,7 +67,7 @@ def hinton(*, temperature: float = 4.0, alpha: float = 0.1) -> Objective:
         partial(terms.hinton, temperature=temperature, alpha=alpha),
         needs_labels=alpha > 0,
         needs_teacher=alpha < 1,
-        targets=partial(_targets, temperature=temperature, alpha=alpha),
+        targets=partial(targets_of, temperature=temperature, alpha=alpha),
     )
 
 
@@ -117,8 +117,19 @@ def logit_mse(*, alpha: float = 0.0) -> Objective:
     )
 
 
-def _targets(batch: Batch, classes: int, *, alpha: float, temperature: float) -> list[losses.Target]:
-    """Hinton's terms as targets; alpha = 1 is hard labels, alpha = 0 with T = 1 soft labels."""
+def targets_of(
+    batch: Batch,
+    classes: int,
+    *,
+    alpha: float,
+    temperature: float,
+    student_temperature: float | None = None,
+    scale: float | None = None,
+) -> list[losses.Target]:
+    """Hinton's terms as targets; alpha = 1 is hard labels, alpha = 0 with T = 1 soft labels.
+
+    `student_temperature`: the student's own, where it has another; `scale`: what stands in the place of T^2.
+    """
     found = []
     if alpha > 0:
         found.append(
@@ -128,12 +139,10 @@ def _targets(batch: Batch, classes: int, *, alpha: float, temperature: float) ->
         )
     if alpha < 1:
         teacher = terms.teacher_of(batch, "hinton")
+        weight = (1 - alpha) * (temperature**2 if scale is None else scale)
         probs, entropy = teacher.probs(temperature), teacher.neg_entropy(temperature)
-        found.append(
-            losses.soft_target(
-                probs, entropy, teacher.known, weight=(1 - alpha) * temperature**2, temperature=temperature
-            )
-        )
+        own = temperature if student_temperature is None else student_temperature
+        found.append(losses.soft_target(probs, entropy, teacher.known, weight=weight, temperature=own))
     return found
 
 
