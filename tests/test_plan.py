@@ -328,7 +328,7 @@ task = "regression"
 network = "linear"
 teacher = "truth"
 """,
-        ["data.task", "models.student.teacher"],
+        ["data.task"],
     ),
     "bayesian": (
         """
@@ -764,7 +764,32 @@ def test_comparisons(models: dict[str, Any], verdict: dict[str, Any], expected: 
                 "training.label_smoothing (0.1 against 0.0)",
             ],
         ),
-        ({"known": 0.5}, {}, {}, ["training rows (those known to the teacher (0.5) against all)"]),
+        ({"known": 0.5}, {}, {}, ["rows that the teacher answers for (50 % against all)"]),
+        (
+            {"known": 0.25, "objective": "soft_labels"},
+            {"objective": "soft_labels"},
+            {},
+            [
+                "training rows (those that the teacher answers for against all)",
+                "rows that the teacher answers for (25 % against all)",
+            ],
+        ),
+        (
+            {"known": "rows.npy"},
+            {"known": "labelled"},
+            {"labelled": 50},
+            [
+                "training rows (the labelled ones and those that the teacher answers for against the labelled ones)",
+                "rows that the teacher answers for (those in rows.npy against the labelled ones)",
+            ],
+        ),
+        ({"known": 1.0}, {}, {}, []),
+        (
+            {"objective": {"name": "hinton", "alpha": 1.0}},
+            {},
+            {"labelled": 50},
+            ["training rows (the labelled ones against all)"],
+        ),
         ({"known": "labelled"}, {}, {}, []),
         ({"known": "labelled"}, {}, {"labelled": 50}, ["training rows (the labelled ones against all)"]),
         (

@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from potstill.data import views
     from potstill.data.loose import inputs, read_array
-    from potstill.data.named import check, drawn, names, options
+    from potstill.data.named import check, drawn, has_truth, names, options
     from potstill.data.opening import Data, open
     from potstill.data.source import ArraySource
+    from potstill.data.truth import Truth
 
 _WHERE = {
     "ArraySource": "source",
     "Data": "opening",
     "check": "named",
+    "Truth": "truth",
     "drawn": "named",
+    "has_truth": "named",
     "inputs": "loose",
     "names": "named",
     "open": "opening",
@@ -27,7 +30,20 @@ _WHERE = {
     "read_array": "loose",
 }
 
-__all__ = ["ArraySource", "Data", "check", "drawn", "inputs", "names", "open", "options", "read_array", "views"]
+__all__ = [
+    "ArraySource",
+    "Data",
+    "Truth",
+    "check",
+    "drawn",
+    "has_truth",
+    "inputs",
+    "names",
+    "open",
+    "options",
+    "read_array",
+    "views",
+]
 
 
 def __getattr__(name: str) -> Any:

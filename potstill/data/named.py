@@ -221,9 +221,20 @@ def drawn() -> list[str]:
 
 def check(table: Mapping[str, Any]) -> None:
     """Refuse the settings of a built-in source that cannot be; `DataError`. Files are not looked for."""
-    settings = registry.expand(table)
-    if settings["name"] in synthetic.SOURCES:
-        registry.call(settings, None)
+    registry.expand(table)
+    _drawn(table)
+
+
+def has_truth(table: Mapping[str, Any]) -> bool:
+    """Whether a source's table is one of data with a truth (`Data.truth`)."""
+    contents = _drawn(table)
+    return contents is not None and contents.truth is not None
+
+
+def _drawn(table: Mapping[str, Any]) -> Contents | None:
+    """A source that the program draws; nothing is drawn yet."""
+    found: Contents | None = registry.call(table, None) if table["name"] in synthetic.SOURCES else None
+    return found
 
 
 def options(name: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from potstill import storage
 from potstill.data import checks, named, splits, views
 from potstill.data.parts import Contents, Part
 from potstill.data.source import ArraySource
+from potstill.data.truth import Truth
 from potstill.errors import DataError, unknown
 from potstill.registry import Spec
 from potstill.types import DataSpec, Preprocessing, TargetScaling, Task
@@ -30,7 +31,8 @@ Arrays: TypeAlias = "tuple[Any, Any] | Mapping[str, Any]"
 class Data:
     """A data set, split. `validation` and `test` are None where there are no such rows or they were not asked for.
 
-    `notes`: sentences on what was left out of it.
+    `notes`: sentences on what was left out of it. `truth`: the law by which the labels were drawn, as a teacher, where
+    the program knows it.
     """
 
     train: ArraySource
@@ -39,6 +41,7 @@ class Data:
     spec: DataSpec
     name: str
     notes: tuple[str, ...] = ()
+    truth: Truth | None = None
 
     def without_test(self) -> Data:
         """The same without the test set: what training and recording receive."""
@@ -227,7 +230,14 @@ class _Maker:
             else:
                 found[name] = self._given(name)
         validated = self._fewer(found["validation"])
-        return Data(train, validated, found["test"], self.spec, self.contents.name, self.part.notes)
+        truth = self._truth()
+        return Data(train, validated, found["test"], self.spec, self.contents.name, self.part.notes, truth)
+
+    def _truth(self) -> Truth | None:
+        if self.contents.truth is None:
+            return None
+        law = torch.from_numpy(self.contents.truth()).T
+        return Truth((law[1:] - law[:1] if self.spec.task == "binary" else law).contiguous(), self.spec.classes)
 
     def _only_zero(self, name: str, asked: float | None) -> None:
         if asked:

@@ -39,7 +39,8 @@ class Contents:
     """A data set before it is split. `parts` has "train" and perhaps "validation" and "test".
 
     `scale` is the preprocessing of uint8 inputs. `classes`, `targets`: the names, where the reader knows them.
-    `redrawn(seed)`: the same with examples drawn anew, where the program draws them.
+    `redrawn(seed)`: the same with examples drawn anew, where the program draws them. `truth()`: (F, K) the linear law
+    of the logits by which labels are drawn, where it is such a one.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Contents:
     scale: float = 1 / 255
     redrawn: Callable[[int], Contents] | None = None
     targets: tuple[str, ...] | None = None
+    truth: Callable[[], NDArray[np.float32]] | None = None
 
 
 def labelled_part(inputs: NDArray[Any], labels: NDArray[Any], where: str, where_labels: str) -> Part:

@@ -55,7 +55,8 @@ def softmax_linear(
     """Classes of a linear law: x ~ N(0, I), W ~ N(0, 1), p = softmax(x W / temperature), and the label drawn from p.
 
     `labels = "likeliest"` takes the argmax of p instead. temperature -> 0: both agree; temperature -> infinity: drawn
-    labels say nothing, the likeliest stay what they are. W is drawn once, x and labels for each part.
+    labels say nothing, the likeliest stay what they are. W is drawn once, x and labels for each part. The truth is
+    logits x W / temperature; with the likeliest labels, which are certain, there is none.
 
     Reference: paper 2, "Probabilistic interpretation of the distillation problem" (Grabovoy and Strijov 2022), the
     synthetic set: 10 features, 3 classes, 1,000 and 100 examples. In the authors' program labels are drawn at
@@ -65,10 +66,12 @@ def softmax_linear(
     _at_least(name, features=(features, 1), classes=(classes, 2), train=(train, 1), test=(test, 1))
     _positive(name, temperature=temperature)
 
+    def law(draw: _Draw) -> NDArray[np.float32]:
+        return (draw.normal("weights", features, classes) / temperature).astype(np.float32)
+
     def part(draw: _Draw, word: str, rows: int) -> Part:
         inputs = draw.normal(f"{word} inputs", rows, features).astype(np.float32)
-        weights = draw.normal("weights", features, classes).astype(np.float32)
-        probabilities = _softmax(inputs.astype(np.float64) @ weights.astype(np.float64) / temperature)
+        probabilities = _softmax(inputs.astype(np.float64) @ law(draw).astype(np.float64))
         if labels == "likeliest":
             chosen = probabilities.argmax(axis=1)
         else:
@@ -76,7 +79,8 @@ def softmax_linear(
             chosen = (draw.uniform(f"{word} labels", rows, 1) >= below).sum(axis=1)
         return Part(inputs, chosen.astype(np.int64), f"{name}, {word}")
 
-    return _contents(name, {"train": train, "test": test}, part, tuple(map(str, range(classes))))
+    names, truth = tuple(map(str, range(classes))), law if labels == "drawn" else None
+    return _contents(name, {"train": train, "test": test}, part, names, truth=truth)
 
 
 def _softmax(logits: Floats) -> Floats:
@@ -174,14 +178,20 @@ def _above(values: Floats, threshold: float) -> NDArray[np.int64]:
 
 
 def _contents(
-    name: str, sizes: Mapping[str, int], part: Callable[[_Draw, str, int], Part], classes: tuple[str, ...]
+    name: str,
+    sizes: Mapping[str, int],
+    part: Callable[[_Draw, str, int], Part],
+    classes: tuple[str, ...],
+    *,
+    truth: Callable[[_Draw], NDArray[np.float32]] | None = None,
 ) -> Contents:
     """The study's draw, which can be drawn anew; a part is drawn when it is asked for."""
 
     def drawn(draw: str | int) -> Contents:
         numbers = _Draw(name, draw)
         parts = {word: partial(part, numbers, word, rows) for word, rows in sizes.items()}
-        return Contents(name, parts, classes, redrawn=drawn)
+        law = None if truth is None else partial(truth, numbers)
+        return Contents(name, parts, classes, redrawn=drawn, truth=law)
 
     return drawn(STUDY)
 

@@ -35,21 +35,26 @@ _COMPUTED = {"hidden_act": "relu", "downsample_in_first_stage": False, "downsamp
 
 
 class Start(NamedTuple):
-    """Where a training starts: sha256 of the file, and the parameters that keep their own initial weights."""
+    """Where a training starts: sha256 of the file (or of the tensors given), and the parameters that keep their own
+    initial weights."""
 
     sha256: str
     new: tuple[str, ...]
 
 
-def start_from(network: nn.Module, weights: str | Path) -> Start:
+def start_from(network: nn.Module, weights: str | Path | Mapping[str, Tensor]) -> Start:
     """Fill a network with weights (`weights` in a plan): a folder with model.safetensors, such a file, or "hub:NAME".
 
+    Tensors by name are taken as those of a saved model.
     The head keeps its initial weights where the file has one for another number of outputs, or, in the layout of
     transformers, none. Everything else must be there, with the same name and shape. Raises `NetworkError` otherwise,
     `MissingExtraError` for a hub's name without huggingface_hub.
     """
-    path = locate(weights)
-    tensors = storage.read_tensors(path)
+    if isinstance(weights, Mapping):
+        path, tensors = Path("tensors"), dict(weights)
+    else:
+        path = locate(weights)
+        tensors = storage.read_tensors(path)
     foreign = any(name.startswith(("embedder.", "resnet.embedder.")) for name in tensors)
     if foreign:
         _check_config(path.parent / "config.json", network)
@@ -60,7 +65,11 @@ def start_from(network: nn.Module, weights: str | Path) -> Start:
     kept = {name: tensor for name, tensor in wanted.items() if name not in new}
     _refuse(kept, tensors, path)
     network.load_state_dict(tensors, strict=False)
-    return Start(storage.sha256_file(path), tuple(new))
+    return Start(_sha256(weights) if isinstance(weights, Mapping) else storage.sha256_file(path), tuple(new))
+
+
+def _sha256(tensors: Mapping[str, Tensor]) -> str:
+    return storage.fingerprint({name: storage.tensor_sha256(tensor) for name, tensor in tensors.items()})
 
 
 def locate(weights: str | Path) -> Path:

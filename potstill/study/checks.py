@@ -9,13 +9,14 @@ from potstill.errors import NotYetError, unknown
 from potstill.study import names
 from potstill.study.family import cycle, judged
 from potstill.study.plan_text import Path, Where, shown
-from potstill.study.tables import Model, Tables, Training
+from potstill.study.tables import TRUTH, Model, Tables, Training
 
 
 def check(plan: Tables, where: Where) -> None:
     """Raises `PlanError` at the first thing that does not fit."""
     _seeds(plan, where)
     _redrawn(plan, where)
+    _truth(plan, where)
     for name, model in plan.models.items():
         path = ("models", name)
         _teachers(plan, name, where)
@@ -62,6 +63,18 @@ def _redrawn(plan: Tables, where: Where) -> None:
                     ("models", name, key),
                     'is one for all seeds, and data.redraw = "seed" gives each seed examples of its own.',
                 )
+
+
+def _truth(plan: Tables, where: Where) -> None:
+    """The law by which the data were drawn is known of some sources only."""
+    asked: list[Path] = [("models", name, "teacher") for name, model in plan.models.items() if TRUTH in model.teacher]
+    asked += [("models", name, "weights") for name, model in plan.models.items() if model.weights == TRUTH]
+    if asked and not names.has_truth(plan.data.source):
+        raise where.fault(
+            asked[0],
+            f'"{TRUTH}" is the law by which the program drew the data, and that of "{plan.data.source["name"]}" '
+            'is not known, or is no probability. That of "softmax-linear" is, with labels = "drawn".',
+        )
 
 
 def _model_name(word: str, path: Path, known: Collection[str], where: Where) -> None:

@@ -143,7 +143,7 @@ def model_result(reader: Reader, key: str, plan: Plan, *, workers: int, classes:
         members=settings["members"],
         network=words.network(settings["network"]),
         teachers=list(family.teachers),
-        objective=words.objective(settings["objective"]),
+        objective=words.learns(settings),
         shared=settings["shared"],
         seeds=found.seeds,
         failures=list(found.failures),

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from potstill.errors import NotYetError, PlanError, did_you_mean, unknown
 from potstill.study import names, tables
 from potstill.study.plan_text import Path, Where, shown
-from potstill.study.tables import NOT_YET
+from potstill.study.tables import NOT_YET, TRUTH
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _DEFAULTS: Mapping[str, Any] = {
@@ -43,9 +43,17 @@ def expand(raw: Mapping[str, Any], where: Where) -> dict[str, Any]:
     plan["training"] = _training(plan.get("training", {}), ("training",), where, defaults=True)
     if "source" in plan.get("data", {}):
         plan["data"]["source"] = names.source(plan["data"]["source"], ("data", "source"), where)
+    models = plan.get("models", {})
+    if any(_taught_by_truth(model) for model in models.values()):
+        plan["models"] = {TRUTH: {"weights": TRUTH, "training": {"epochs": 0}}, **models}
     for name, model in plan.get("models", {}).items():
         plan["models"][name] = _model(model, ("models", name), where)
     return plan
+
+
+def _taught_by_truth(model: Mapping[str, Any]) -> bool:
+    teacher = model.get("teacher")
+    return TRUTH in teacher if isinstance(teacher, list) else teacher == TRUTH
 
 
 def validate(plan: Mapping[str, Any], where: Where) -> tables.Tables:
@@ -120,11 +128,12 @@ def _refuse_unknown(plan: Mapping[str, Any], where: Where) -> None:
                 known = ", ".join(sorted(keys))
                 raise where.fault((*path, key), f"{what} has no such key.{did_you_mean(key, keys)} Known: {known}.")
     for name in plan.get("models", {}):
-        if not _MODEL_NAME.fullmatch(name) or name == "truth":
+        reserved = name == TRUTH and plan["models"][name].get("weights") != TRUTH
+        if not _MODEL_NAME.fullmatch(name) or reserved:
             raise where.fault(
                 ("models", name),
                 "not a name for a model; wanted are letters, digits, - and _, beginning with a letter or digit"
-                + (' ("truth" is reserved).' if name == "truth" else "."),
+                + (f' ("{TRUTH}" is reserved for the law by which the data were drawn).' if reserved else "."),
             )
 
 
@@ -151,8 +160,6 @@ def _refuse_not_yet(plan: Mapping[str, Any], where: Where) -> None:
         for key, hint in NOT_YET["model"].items():
             if key in model:
                 refuse(("models", name, key), hint)
-        if model.get("teacher") in ("truth", ["truth"]):
-            refuse(("models", name, "teacher"), "Name a model of this plan.", "truth")
 
 
 def _evaluation_words(evaluation: Mapping[str, Any], where: Where) -> None:

@@ -61,7 +61,7 @@ def _verdict(
     ours, theirs = reader.find(pair[0]), reader.find(pair[1])
     model, other = ours.family.model, theirs.family.model
     above = ancestors(plan.models, model) | ancestors(plan.models, other)
-    differ = _differ(plan, ours.family, theirs.family)
+    differ = _differ(plan, ours, theirs)
     planned = _fresh(ours.family, theirs.family, plan.seed_list)
     seeds = [seed for seed in ours.seeds if seed in theirs.seeds and seed in planned]
     classes = len(next(iter(ours.predictions.values()))["test"].log_probs[0]) if seeds else 2
@@ -86,13 +86,26 @@ def _verdict(
     )
 
 
-def _differ(plan: Plan, ours: Family, theirs: Family) -> list[str]:
-    """In what they differ beside the method. Of a chain it is the generation that counts, not how many follow it."""
+def _differ(plan: Plan, our: Found, their: Found) -> list[str]:
+    """In what they differ beside the method. Of a chain it is the generation that counts, not how many follow it.
+
+    That data hold rows without a label no plan says: then the numbers of rows tell.
+    """
+    ours, theirs = our.family, their.family
     found = differences(_there(plan, ours, theirs) or plan, ours.model, theirs.model)
     found = [one for one in found if not one.startswith("generations (")]
+    rows = [_rows(one) for one in (our, their)]
+    if None not in rows and rows[0] != rows[1] and not any(one.startswith("training rows (") for one in found):
+        found.append(f"training rows ({rows[0]:,} against {rows[1]:,})")
     if ours.generation != theirs.generation:
         found.append(f"generation ({ours.generation} against {theirs.generation})")
     return found
+
+
+def _rows(found: Found) -> int | None:
+    """How many rows a model was trained on; None of one that was not trained."""
+    numbers = {one["info"]["rows"] for results in found.results.values() for one in results if one["info"]["steps"]}
+    return max(numbers, default=None)
 
 
 def _fresh(ours: Family, theirs: Family, seeds: list[int]) -> list[int]:

@@ -102,6 +102,11 @@ def needs_teacher(objective: dict[str, Any]) -> bool:
     return bool(_tools("objective").build(objective).needs_teacher)
 
 
+def needs_labels(objective: dict[str, Any]) -> bool:
+    """Whether a checked objective learns from labels; `hinton` with alpha = 0 does not."""
+    return bool(_tools("objective").build(objective).needs_labels)
+
+
 def can_use_teacher(objective: dict[str, Any]) -> bool:
     """Whether a checked objective is one that learns from a teacher, at some of its settings if not at these."""
     registry = _tools("objective").registry
@@ -151,6 +156,13 @@ def drawn() -> list[str]:
     from potstill import data
 
     return data.drawn()
+
+
+def has_truth(source: dict[str, Any]) -> bool:
+    """Whether a checked source has a law that is known."""
+    from potstill import data
+
+    return data.has_truth(source)
 
 
 def source(value: Any, path: Path, where: Where) -> dict[str, Any]:

@@ -59,6 +59,7 @@ def data_facts(table: Mapping[str, Any], seed: int, folder: str | None) -> dict[
         "outputs": spec.outputs,
         "classes": spec.classes,
         "notes": data.notes,
+        **({} if data.truth is None else {"truth": {"network": data.truth.network(), "law": data.truth.fingerprint()}}),
     }
 
 

@@ -170,7 +170,7 @@ class _Family:
 
     def _fit(self, node: Node, data: Data, training: Training, watch: _Watch | None) -> Model:
         train = data.train.with_augment(training.augment) if training.augment else data.train
-        told = settings_of(node, answers=self._teachers(node, data, train)) | {"training": training}
+        told = settings_of(node, data, answers=self._teachers(node, data, train)) | {"training": training}
         return fit(
             data=data,
             **told,

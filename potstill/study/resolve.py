@@ -6,9 +6,9 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
-from potstill.study import names
+from potstill.study import names, words
 from potstill.study.plan_text import value_text
-from potstill.study.tables import Model, Table, Tables
+from potstill.study.tables import TRUTH, Model, Table, Tables
 
 
 class _Frozen(BaseModel):
@@ -59,6 +59,11 @@ class ModelPlan(_Frozen):
     def used_as_is(self) -> bool:
         """Whether its weights are used without training."""
         return self.training is not None and 0 in (self.training.epochs, self.training.steps)
+
+    @property
+    def is_truth(self) -> bool:
+        """Whether it is the law by which the data were drawn."""
+        return self.weights == TRUTH and self.used_as_is
 
     def to_dict(self) -> dict[str, Any]:
         """Plain tables, lists, texts and numbers, as for JSON."""
@@ -136,9 +141,11 @@ def differences(plan: Tables, a: str, b: str) -> list[str]:
     """Settings in which two models differ, beside what makes the method (objective, teacher); short phrases.
 
     `["network (mlp:16 against small_cnn)", "training.steps (1500 against 400)"]`. Which rows a student learns from is
-    told where some rows carry no label.
+    told where some rows carry no label. The law by which the data were drawn is no method to compare with: nothing.
     """
     first, second = resolve(plan, a), resolve(plan, b)
+    if any(model.is_truth for model in (first, second)):
+        return []
     models = plan.models[a], plan.models[b]
     pairs: dict[str, Pair] = {
         "network": (_network(models[0]), _network(models[1])),
@@ -148,6 +155,8 @@ def differences(plan: Tables, a: str, b: str) -> list[str]:
         "training rows": (_rows(plan, first), _rows(plan, second)),
         "trained": tuple("once for all seeds" if m.shared else "once per seed" for m in (first, second)),  # type: ignore[dict-item]
     }
+    if {None, "labelled"} < {None, "labelled", first.known, second.known}:
+        pairs[words.ANSWERED] = (_answered(first), _answered(second))
     if first.used_as_is != second.used_as_is:
         pairs["training"] = tuple("none (used as it is)" if m.used_as_is else _budget(m) for m in (first, second))  # type: ignore[assignment]
     elif first.training and second.training and not first.used_as_is:
@@ -185,13 +194,25 @@ def _network(model: Model) -> str | None:
 
 
 def _rows(plan: Tables, model: ModelPlan) -> str:
+    """The training rows that give a model's objective anything to learn from."""
+    labelled = "the labelled ones" if plan.data.labelled is not None else "all"
+    objectives = model.objective or ()
+    if not model.teachers or not any(map(names.needs_teacher, objectives)):
+        return labelled
+    told = "those that the teacher answers for"
+    if model.known in (None, 1.0, "labelled"):
+        told = labelled if model.known == "labelled" else "all"
+    if told in ("all", labelled) or not any(map(names.needs_labels, objectives)):
+        return told
+    return "all" if labelled == "all" else f"{labelled} and {told}"
+
+
+def _answered(model: ModelPlan) -> str:
     if not model.teachers:
-        return "the labelled ones" if plan.data.labelled is not None else "all"
-    if model.known is None:
-        return "all"
+        return "none"
     if model.known == "labelled":
-        return "the labelled ones" if plan.data.labelled is not None else "all"
-    return f"those known to the teacher ({model.known})"
+        return "the labelled ones"
+    return "all" if model.known in (None, 1.0) else words.known(model.known)
 
 
 def _steps(training: TrainingPlan) -> str:

@@ -6,7 +6,7 @@ number in quotes is not a number. Names (of networks, objectives, ...) are check
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +16,10 @@ Natural: TypeAlias = Annotated[int, Field(ge=0)]
 Positive: TypeAlias = Annotated[int, Field(ge=1)]
 Part: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
 Finite: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
+
+
+TRUTH: Final = "truth"
+"""The law by which the data were drawn: weights, and a teacher that no plan has to declare as a model."""
 
 
 class _Frozen(BaseModel):
@@ -78,7 +82,9 @@ class Model(_Frozen):
     known: Annotated[float, Field(gt=0, le=1)] | Name | None = Field(
         default=None, description='a fraction in (0, 1], "labelled", or a file of indices'
     )
-    weights: Name | None = Field(default=None, description="the folder of a model, a safetensors file, or hub:NAME")
+    weights: Name | None = Field(
+        default=None, description='the folder of a model, a safetensors file, hub:NAME, or "truth"'
+    )
     outputs: Name | None = Field(default=None, description="a file or folder that holds a teacher's answers")
     kind: Literal["logits", "probabilities", "values"] | None = Field(
         default=None, description='"logits", "probabilities" or "values"'

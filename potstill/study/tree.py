@@ -16,6 +16,7 @@ from potstill import storage
 from potstill.errors import NetworkError
 from potstill.study import sweep
 from potstill.study.plan import Plan
+from potstill.study.tables import TRUTH
 
 FORMAT = 1
 DataFacts = Callable[[Mapping[str, Any], int], Mapping[str, Any]]
@@ -144,7 +145,7 @@ class Builder:
         """A model's families, one per generation, as they are at a point; returns the key of the last one."""
         settings = storage.plain(plan.resolved(model).to_dict())
         if settings["network"] is None and settings["weights"] is not None:
-            settings["network"] = _network_of(settings["weights"])
+            settings["network"] = self._network_of(plan, settings["weights"])
         label = ",".join(f"{key}={value}" for key, value in matters.items())
         teachers = tuple(self.last[(point, name)] for name in settings["teachers"])
         for generation in range(1, settings["generations"] + 1):
@@ -157,6 +158,12 @@ class Builder:
             teachers = (key,)
             self.last[(point, model)] = key
         return self.last[(point, model)]
+
+    def _network_of(self, plan: Plan, weights: str) -> Any:
+        """The network of starting weights, for a plan that names only those."""
+        if weights == TRUTH:
+            return self.data_facts(data_table(plan), self.seeds[0])[TRUTH]["network"]
+        return _network_of(weights)
 
     def _family(
         self,
@@ -206,7 +213,7 @@ class Builder:
             "format": FORMAT,
             **{name: settings[name] for name in ("network", "objective", "training", "answers")},
             "known": self.file_hash(known) if isinstance(known, str) and known != "labelled" else known,
-            "weights": self.file_hash(settings["weights"]) if settings["weights"] is not None else None,
+            "weights": self._weights(settings["weights"], facts),
             "seed": {"seed": seed, "member": member, "generation": generation},
             "data": {"plan": data_table(plan), **facts["fingerprints"]},
             "teacher": [fingerprint for fingerprint, _, _ in told],
@@ -214,6 +221,12 @@ class Builder:
         work = {"known": known, "weights": settings["weights"], "teachers": [work for _, work, _ in told]}
         depth = 1 + max((self.nodes[need].depth for need in needs), default=-1)
         return Node("train", key, folder, seed, depth, needs, decides, work)
+
+    def _weights(self, weights: str | None, facts: Mapping[str, Any]) -> str | None:
+        """Hash of the starting weights."""
+        if weights is None:
+            return None
+        return str(facts[TRUTH]["law"]) if weights == TRUTH else self.file_hash(weights)
 
     def _teacher(
         self, plan: Plan, teacher: Family, seed: int, student: Mapping[str, Any], facts: Mapping[str, Any]

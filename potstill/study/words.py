@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from potstill import storage
 from potstill.study.plan_text import value_text
 from potstill.study.results import Cost, ModelResult, Trial, Tuning
+from potstill.study.tables import TRUTH
 
 
 def network(table: Mapping[str, Any] | None) -> str:
@@ -34,6 +35,32 @@ def objective(tables: Sequence[Mapping[str, Any]] | None) -> str:
     if not tables:
         return "none"
     return " + ".join(_call(table) for table in tables)
+
+
+ANSWERED: Final = "rows that the teacher answers for"
+
+
+def known(found: float | str) -> str:
+    """For which rows a teacher's answer is known: a fraction, or a file of their numbers.
+
+    >>> known(0.3), known("rows.npy")
+    ('30 %', 'those in rows.npy')
+    """
+    return f"those in {found}" if isinstance(found, str) else f"{100 * found:.4g} %"
+
+
+def learns(settings: Mapping[str, Any]) -> str:
+    """What a model learns from: its objective, and for which rows its teacher answers where that is not all.
+
+    >>> learns({"objective": [{"name": "soft_labels"}], "known": 0.3})
+    'soft_labels, rows that the teacher answers for: 30 %'
+    """
+    training = settings.get("training") or {}
+    if settings.get("weights") == TRUTH and 0 in (training.get("epochs"), training.get("steps")):
+        return "the law by which the data were drawn"
+    some = settings.get("known")
+    rows = "the labelled ones" if some == "labelled" else None if some is None else known(some)
+    return objective(settings["objective"]) + (f", {ANSWERED}: {rows}" if rows else "")
 
 
 def _call(table: Mapping[str, Any], *, drop_zeros: bool = False) -> str:
@@ -106,12 +133,13 @@ def differences(found: Sequence[str], model: str, other: str, *, tuning: Tuning 
     return said
 
 
-_CALLED = {"known": "training rows", "weights": "starting weights"}
+_CALLED = {"known": ("training rows", ANSWERED), "weights": ("starting weights",)}
 
 
 def _is(said: str, key: str) -> bool:
     """Whether a setting that differs, as it is called there, is a searched key, or part of it."""
-    key = _CALLED.get(key, key)
+    if key in _CALLED:
+        return said in _CALLED[key]
     if said == "training budget":
         return key in ("training.epochs", "training.steps")
     return said == key or said.startswith(f"{key}.") or key.startswith(f"{said}.")

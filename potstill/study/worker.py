@@ -15,10 +15,12 @@ from typing import Any, Literal
 import torch
 
 from potstill import objectives, outputs, storage
+from potstill.data import Data
 from potstill.errors import Interrupted, StorageError, TrainingError, UsageError
 from potstill.networks.model import Model
 from potstill.study.answers import manifests_of, models_as_teacher, teachers
 from potstill.study.opened import data_of, forget
+from potstill.study.tables import TRUTH
 from potstill.study.tree import FORMAT, Node
 from potstill.training import together
 from potstill.training.fit import prepare
@@ -173,21 +175,22 @@ def _train(nodes: Sequence[Node], place: Place) -> list[Outcome]:
 def _task(node: Node, place: Place) -> Task:
     data, training = data_of(node, place.data_folder), training_of(node)
     augmented = data.train.with_augment(training.augment) if training.augment else data.train
-    told = settings_of(node, answers=teachers(node, place.root, data, augmented))
+    told = settings_of(node, data, answers=teachers(node, place.root, data, augmented))
     report = _reporter(place.running(node.folder), node)
     return prepare(data=data, **told, folder=place.root / node.folder, should_stop=place.stopping, progress=report)
 
 
-def settings_of(node: Node, *, answers: tuple[Answers | None, Answers | None]) -> dict[str, Any]:
+def settings_of(node: Node, data: Data, *, answers: tuple[Answers | None, Answers | None]) -> dict[str, Any]:
     """What `fit` is told of a node, besides the data; `answers` are the teacher's on training and validation rows."""
     settings, seed = node.settings, node.settings["seed"]
+    law = data.truth if node.work["weights"] == TRUTH else None
     return {
         "network": settings["network"],
         "objective": objectives.build(settings["objective"]),
         "teacher": answers[0],
         "validation_teacher": answers[1],
         "training": training_of(node),
-        "weights": node.work["weights"],
+        "weights": node.work["weights"] if law is None else law.weights(),
         **{name: seed[name] for name in ("seed", "member", "generation")},
     }
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
 
-from torch import nn
+from torch import Tensor, nn
 
 from potstill import metrics, networks, storage
 from potstill.engine import Engine
@@ -66,7 +66,7 @@ def fit(
     member: int = 0,
     generation: int = 0,
     training: Training | None = None,
-    weights: str | Path | None = None,
+    weights: str | Path | Mapping[str, Tensor] | None = None,
     penalties: Sequence[Penalty] = (),
     folder: str | Path | None = None,
     checkpoint_seconds: float = 30.0,
@@ -126,13 +126,14 @@ prepare: Callable[..., Task] = inspect.unwrap(fit)
 """The same arguments resolved to a task, for `together.train`."""
 
 
-def _start(module: nn.Module, weights: str | Path | None, steps: int) -> Start | None:
+def _start(module: nn.Module, weights: str | Path | Mapping[str, Tensor] | None, steps: int) -> Start | None:
     if weights is None:
         return None
     start = start_from(module, weights)
     if start.new and not steps:
+        given = "what is given" if isinstance(weights, Mapping) else weights
         raise NetworkError(
-            f"weights: {weights} has a head for another number of outputs, so {' and '.join(start.new)} are made anew; "
+            f"weights: {given} has a head for another number of outputs, so {' and '.join(start.new)} are made anew; "
             "a model that is used as it is would answer at random. Give it some epochs."
         )
     return start
