@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill.errors import SettingError
-from potstill.types import Batch, Source, Teacher, TeacherOutputs
+from potstill.types import Batch, Source, Teacher, TeacherOutputs, seen_by
 
 Precision = Literal["float32", "bf16"]
 _NUMBERS, _FEWEST = 2**20, 16  # of a batch's inputs; examples
@@ -182,8 +182,9 @@ def at_once(shape: Sequence[int], most: int = 512) -> int:
 def predict(teacher: Teacher, source: Source, *, view: int = 0, batch_size: int | None = None) -> Tensor:
     """What a teacher (or a model) answers for every row of a source: (n, K), or (n, members, K), float32 on the CPU.
 
-    `batch_size`: by default as many as `at_once` says.
+    `batch_size`: by default as many as `at_once` says. Of several inputs a model gets the one that it sees.
     """
+    source = seen_by(teacher, source)
     batch_size = at_once(source.spec.shape) if batch_size is None else batch_size
     answers = []
     with torch.no_grad(), Engine.pick().settings():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import LongTensor, Tensor, nn
@@ -41,6 +41,8 @@ class DataSpec:
 
     `shape` is one example without the batch axis: (F,) for rows, (C, H, W) for pictures. In a regression there are no
     classes; `targets` names the D >= 1 targets, and `scaling` is None where networks answer in the targets' own units.
+    `sees`: the name of the input, empty where the data have one without a name. `recipe` (JSON): how it is made from
+    raw material; empty where the raw numbers are stored as they are.
     """
 
     shape: tuple[int, ...]
@@ -49,6 +51,8 @@ class DataSpec:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     targets: tuple[str, ...] = ()
     scaling: TargetScaling | None = None
+    sees: str = ""
+    recipe: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def outputs(self) -> int:
@@ -184,3 +188,16 @@ class Answers(Protocol):
 
     def fingerprint(self) -> str:
         """Hash of the answers, or of the teacher and source that give them."""
+
+
+def seen_by(model: object, source: Source) -> Source:
+    """The source as a model is handed it: with the input that its `sees` names, and no other.
+
+    A source without named inputs, and one for a model that names none, stays as it is. `DataError` where the source
+    does not have that input.
+    """
+    name = getattr(model, "sees", "")
+    if not name or source.spec.sees == "":
+        return source
+    narrowed: Source = source.seeing(name)  # type: ignore[attr-defined]
+    return narrowed

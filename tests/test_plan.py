@@ -310,11 +310,10 @@ on = "random"
 compare = [["student", "alone"], ["student", "teacher"]]
 """,
         [
-            "data.inputs",
             "data.target",
+            "data.inputs",
             "data.test",
             "verdict.on",
-            "models.teacher.sees",
             "models.teacher.network",
         ],
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,20 +53,31 @@ class Opening:
             )
         return found if isinstance(found, dict) else {"name": self.source}
 
-    def open(self, task: str, split: str, augment: Sequence[Any] = ()) -> tuple[Data, ArraySource]:
-        """The data and its split."""
+    def open(
+        self, spec: DataSpec, split: str, plan: Mapping[str, Any], augment: Sequence[Any] = ()
+    ) -> tuple[Data, ArraySource]:
+        """The data and its split, as a model with this `spec` sees it; `plan` is the [data] by which it was trained."""
         from potstill import data
+        from potstill.data import declared
 
         if split not in _SPLITS:
             raise SettingError(unknown("split", split, _SPLITS))
+        own = plan.get("source", {}).get("name") == self.table["name"]
         held = {"validation": _count(self.validation), "test": _count(self.test)}
-        found = data.open(self.table, **held, augment=augment, task=task, folder=self.folder)  # type: ignore[arg-type]
+        found = data.open(
+            self.table,
+            **held,  # type: ignore[arg-type]
+            augment=augment,
+            task=spec.task,
+            folder=self.folder,
+            inputs=plan.get("inputs") if own else declared.of_recipe(spec.sees, spec.recipe),
+        )
         for note in found.notes:
             _warn(note)
         part: ArraySource | None = getattr(found, split)
         if part is None:
             raise DataError(f"{self.source} has no {split} examples; choose another --split.")
-        return found, part
+        return found, part.seeing(spec.sees) if part.spec.sees else part
 
 
 def _count(value: float | None) -> float | None:
@@ -151,7 +162,7 @@ def record(model: Path, opening: Opening, out: Path, *, views: int, augment: Seq
     if bool(views) != bool(augment):
         raise SettingError("--views V and --augment NAME belong together: V augmented views of every example.")
     teacher, spec = _load(model)
-    _, source = opening.open(spec.task, opening.split or "train", [parse_value(word) for word in augment])
+    _, source = opening.open(spec, opening.split or "train", _planned(model), [parse_value(word) for word in augment])
     _fits(spec, source.spec, opening.source)
     _same_split(model, opening, opening.split or "train")
     with Progress() as progress, _stopping() as should_stop:
@@ -184,7 +195,7 @@ def predict(model: Path, opening: Opening, out: Path | None) -> None:
     table = opening.table
     whole = table["name"] in data.names() or not loose.holds(table, opening.folder)
     if whole or opening.split is not None or opening.test is not None:
-        _, source = opening.open(spec.task, opening.split or "test")
+        _, source = opening.open(spec, opening.split or "test", _planned(model))
         _fits(spec, source.spec, opening.source)
         _same_split(model, opening, opening.split or "test")
     else:

@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from potstill.data import views
     from potstill.data.loose import inputs, read_array
     from potstill.data.named import check, drawn, has_truth, names, options
-    from potstill.data.opening import Data, open
+    from potstill.data.opened import Data
+    from potstill.data.opening import open
     from potstill.data.source import ArraySource
     from potstill.data.truth import Truth
 
 _WHERE = {
     "ArraySource": "source",
-    "Data": "opening",
+    "Data": "opened",
     "check": "named",
     "Truth": "truth",
     "drawn": "named",

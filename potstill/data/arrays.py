@@ -4,8 +4,8 @@ A key names a part and a role, in either order, joined by "_", in any case: `tra
 `y_test`. Parts: train (or training), validation (val, valid), test, unlabelled (unlabeled); without a part the arrays
 are one set, which `open` splits. Roles: inputs (input, x, images, data, features) and labels (label, y, target,
 targets); `unlabelled` alone is inputs. `classes` (or class_names): names of the classes, in the order of the labels; in
-a regression `target_names`: names of the targets, in the order of the labels' columns. Object arrays are refused:
-reading them could run code.
+a regression `target_names`: names of the targets, in the order of the labels' columns. Several inputs have names:
+`inputs.x`, `train_inputs.x_star`. Object arrays are refused: reading them could run code.
 """
 
 from __future__ import annotations
@@ -47,8 +47,14 @@ def slot(key: str) -> tuple[str, str] | None:
 
     >>> slot("x_train"), slot("val_labels"), slot("Y"), slot("unlabelled"), slot("ids")
     (('train', 'inputs'), ('validation', 'labels'), ('train', 'labels'), ('unlabelled', 'inputs'), None)
+    >>> slot("test_inputs.x_star")
+    ('test', 'inputs.x_star')
     """
-    words = key.lower().split("_")
+    head, dot, name = key.partition(".")
+    words = head.lower().split("_")
+    if dot:
+        place = slot(head)
+        return (place[0], f"inputs.{name}") if place is not None and place[1] == "inputs" and name else None
     if words in (["unlabelled"], ["unlabeled"]):
         return "unlabelled", "inputs"
     if len(words) == 1:
@@ -67,75 +73,143 @@ def contents(
     task: Task,
     digest: str = "",
     given: Sequence[Any] | None = None,
+    wanted: Sequence[str] = (),
 ) -> Contents:
     """A data set from loaders by key. `digest`: sha256 of the files, for the cache; empty for arrays in memory.
 
-    `given`: names of the classes, or of a regression's targets.
+    `given`: names of the classes, or of a regression's targets. `wanted`: arrays that are inputs, by name; where any of
+    them is there, arrays of other names are left alone.
     """
     slots: dict[tuple[str, str], str] = {}
     names, values = given, task == "regression"
+    loaders, chosen = _renamed(loaders, wanted)
     for key, load in loaders.items():
         if key in (_TARGETS if values else _CLASSES):
             names = names if names is not None else checks.as_array(load(), f"{where}[{key}]").tolist()
             continue
         place = slot(key)
         if place is None or place == ("unlabelled", "labels"):
+            if chosen:
+                continue
             known = [f"{part}_{role}" for part in ("train", "validation", "test") for role in ("inputs", "labels")]
             suggestion = did_you_mean(key, ["inputs", "labels", "unlabelled", "classes", *_TARGETS, *known])
             raise DataError(f'{where}: found the key "{key}".{suggestion} Wanted: {_WANTED}.')
         if place in slots:
             raise DataError(f'{where}: the keys "{slots[place]}" and "{key}" mean the same array; keep one.')
         slots[place] = key
-    for part in ("train", "validation", "test"):
-        has = [role for role in ("inputs", "labels") if (part, role) in slots]
-        if len(has) == 1 or (part == "train" and not has):
-            found = ", ".join(loaders) or "nothing"
-            lacks = "inputs and labels" if not has else "inputs" if has == ["labels"] else "labels"
-            raise DataError(
-                f"{where}: found the keys {found}; {lacks} of the {part} part are missing. Wanted: {_WANTED}."
-            )
+    inputs = _input_names(slots, chosen, loaders, where)
+    roles = [f"inputs.{one}" for one in inputs] or ["inputs"]
 
     def reader(part: str) -> Loader:
         def decode() -> Part:
-            return _part(loaders, slots, part, where=where, values=values)
+            return _part(loaders, slots, part, inputs=inputs, where=where, values=values)
 
-        recipe = {"kind": "arrays", "part": part, "sha256": digest} | ({"labels": "values"} if values else {})
-        place, place_labels = (f"{where}[{slots[part, role]}]" for role in ("inputs", "labels"))
+        recipe: dict[str, Any] = {"kind": "arrays", "part": part, "sha256": digest} | (
+            {"labels": "values"} if values else {}
+        )
+        recipe |= {"inputs": inputs} if inputs else {}
+        place, place_labels = (f"{where}[{slots[part, role]}]" for role in (roles[0], "labels"))
         return (lambda: replace(cache.cached(recipe, place, decode), where_labels=place_labels)) if digest else decode
 
-    parts = {part: reader(part) for part, role in slots if role == "inputs" and part != "unlabelled"}
+    parts = {part: reader(part) for part, role in slots if role == roles[0] and part != "unlabelled"}
     told = None if names is None else tuple(str(name) for name in names)
-    return Contents(name, parts, targets=told) if values else Contents(name, parts, told)
+    classes, targets = (None, told) if values else (told, None)
+    return Contents(name, parts, classes, targets=targets, inputs=tuple(inputs))
+
+
+def _renamed(loaders: Mapping[str, Loader], wanted: Sequence[str]) -> tuple[dict[str, Loader], list[str]]:
+    """Keys of wanted arrays as `PART_inputs.NAME`, and those that are there; other inputs are then left out."""
+    keys = {key: _wanted_key(key, wanted) or key for key in loaders}
+    for old, new in keys.items():
+        if old != new and list(keys.values()).count(new) > 1:
+            raise DataError(
+                f"The keys {' and '.join(o for o, n in keys.items() if n == new)} mean one array; keep one."
+            )
+    there = {name for key in keys.values() for dot, name in [key.partition(".")[1:]] if dot and slot(key)}
+    named = [name for name in wanted if name in there]
+
+    def kept(key: str) -> bool:
+        role = (slot(key) or ("", ""))[1]
+        return not role.startswith("inputs") or role.partition(".")[2] in named
+
+    return {new: loaders[old] for old, new in keys.items() if not named or kept(new)}, named
+
+
+def _wanted_key(key: str, wanted: Sequence[str]) -> str | None:
+    for name in wanted:
+        for word, part in {"": "train", **PART_NAMES}.items():
+            if key in ((f"{word}_{name}", f"{name}_{word}") if word else (name,)):
+                return f"{part}_inputs.{name}"
+    return None
+
+
+def _input_names(
+    slots: Mapping[tuple[str, str], str], chosen: Sequence[str], loaders: Mapping[str, Loader], where: str
+) -> list[str]:
+    """The names of the inputs, none where they have none; `DataError` where something is missing."""
+    given = {role.partition(".")[2]: None for _, role in slots if role.startswith("inputs.")}
+    names = list(chosen) or list(given)
+    if names and any(role == "inputs" for _, role in slots):
+        raise DataError(f"{where}: found inputs without a name beside the inputs {', '.join(names)}; name them all.")
+    roles = [*(f"inputs.{name}" for name in names)] or ["inputs"]
+    for part in ("train", "validation", "test", "unlabelled"):
+        has = [role for role in (*roles, "labels") if (part, role) in slots]
+        if (not has and part != "train") or len(has) == len(roles) + (part != "unlabelled"):
+            continue
+        lacks = " and ".join(role for role in (*roles, "labels") if role not in has)
+        raise DataError(
+            f"{where}: found the keys {', '.join(loaders) or 'nothing'}; {lacks} of the {part} part are missing. "
+            f"Wanted: {_WANTED}."
+        )
+    return names
 
 
 def _part(
-    loaders: Mapping[str, Loader], slots: Mapping[tuple[str, str], str], part: str, *, where: str, values: bool
+    loaders: Mapping[str, Loader],
+    slots: Mapping[tuple[str, str], str],
+    part: str,
+    *,
+    inputs: Sequence[str],
+    where: str,
+    values: bool,
 ) -> Part:
     def load(part: str, role: str) -> tuple[NDArray[Any], str]:
         key = slots[part, role]
         place = f"{where}[{key}]"
         return checks.as_array(loaders[key](), place), place
 
-    array, place = load(part, "inputs")
+    roles = {name: f"inputs.{name}" for name in inputs} or {"": "inputs"}
+    read = {name: load(part, role) for name, role in roles.items()}
     labels, place_labels = load(part, "labels")
     told = (checks.targets if values else checks.labels)(labels, place_labels)
-    whole = labelled_part(checks.inputs(array, place), told, place, place_labels)
-    if part != "train" or ("unlabelled", "inputs") not in slots:
-        return whole
-    array, place_more = load("unlabelled", "inputs")
-    more = checks.inputs(array, place_more)
-    if more.shape[1:] != whole.inputs.shape[1:] or more.dtype != whole.inputs.dtype:
+    whole = {
+        name: labelled_part(checks.inputs(array, place), told, place, place_labels)
+        for name, (array, place) in read.items()
+    }
+    found = {name: one.inputs for name, one in whole.items()}
+    if part == "train" and ("unlabelled", next(iter(roles.values()))) in slots:
+        found = {name: _with_more(found[name], *load("unlabelled", role)) for name, role in roles.items()}
+    first = next(iter(whole))
+    return Part(found[first], told, whole[first].where, where_labels=place_labels, named=found if inputs else {})
+
+
+def _with_more(inputs: NDArray[Any], array: NDArray[Any], place: str) -> NDArray[Any]:
+    """Training examples, and the unlabelled ones after them."""
+    more = checks.inputs(array, place)
+    if more.shape[1:] != inputs.shape[1:] or more.dtype != inputs.dtype:
         raise DataError(
-            f"{place_more}: found unlabelled examples of shape {more.shape[1:]} and type {more.dtype}, wanted "
-            f"the training examples' {whole.inputs.shape[1:]} and {whole.inputs.dtype}."
+            f"{place}: found unlabelled examples of shape {more.shape[1:]} and type {more.dtype}, wanted "
+            f"the training examples' {inputs.shape[1:]} and {inputs.dtype}."
         )
-    return Part(np.concatenate([whole.inputs, more]), whole.labels, place, where_labels=place_labels)
+    return np.concatenate([inputs, more])
 
 
-def from_npz(path: Path, *, task: Task = "multiclass", names: Sequence[Any] | None = None) -> Contents:
+def from_npz(
+    path: Path, *, task: Task = "multiclass", names: Sequence[Any] | None = None, wanted: Sequence[str] = ()
+) -> Contents:
     """A .npz file; `names` are those of classes or targets. `DataError` where it is damaged or holds object arrays."""
     digest = storage.sha256_file(path)
-    return contents(path.stem, npz_loaders(path), str(path), task=task, digest=digest, given=names)
+    return contents(path.stem, npz_loaders(path), str(path), task=task, digest=digest, given=names, wanted=wanted)
 
 
 def npz_loaders(path: Path) -> dict[str, Loader]:
@@ -162,12 +236,14 @@ def load_npy(path: Path) -> NDArray[Any]:
     return array
 
 
-def from_npy_folder(folder: Path, *, task: Task = "multiclass", names: Sequence[Any] | None = None) -> Contents:
+def from_npy_folder(
+    folder: Path, *, task: Task = "multiclass", names: Sequence[Any] | None = None, wanted: Sequence[str] = ()
+) -> Contents:
     """A folder of .npy files, whose names without .npy are the keys."""
     files = {path.stem: path for path in sorted(folder.glob("*.npy"))}
     digest = storage.fingerprint({key: storage.sha256_file(path) for key, path in files.items()})
     loaders = {key: partial(load_npy, path) for key, path in files.items()}
-    return contents(folder.name, loaders, str(folder), task=task, digest=digest, given=names)
+    return contents(folder.name, loaders, str(folder), task=task, digest=digest, given=names, wanted=wanted)
 
 
 def _numbers(load: Loader, where: str) -> Any:
@@ -182,25 +258,39 @@ def _numbers(load: Loader, where: str) -> Any:
         ) from error
 
 
-def from_python(source: Any, *, task: Task = "multiclass", name: str = "arrays") -> Contents:
+def from_python(
+    source: Any, *, task: Task = "multiclass", name: str = "arrays", wanted: Sequence[str] = ()
+) -> Contents:
     """Arrays (numpy, torch, lists): a pair (inputs, labels), or a dictionary of arrays or pairs.
 
-    `{"train": (x, y), "test": (x, y), "unlabelled": x, "classes": [...]}` or flat keys as above. Copied, so
-    that later changes to the caller's arrays do not reach the source.
+    `{"train": (x, y), "test": (x, y), "unlabelled": x, "classes": [...]}` or flat keys as above. In place of inputs a
+    dictionary of several by name: `({"x": a, "x_star": b}, y)`. Copied, so that later changes to the caller's arrays do
+    not reach the source.
     """
+    loaders = {key: _copy(value, key) for key, value in flat(source).items()}
+    return contents(name, loaders, "source", task=task, wanted=wanted)
+
+
+def flat(source: Any) -> dict[str, Any]:
+    """Arrays as `from_python` takes them, by the keys of a file."""
     if isinstance(source, tuple):
         if len(source) != 2:
             raise DataError(f"source: found a tuple of {len(source)}, wanted a pair (inputs, labels).")
         source = {"inputs": source[0], "labels": source[1]}
-    loaders: dict[str, Loader] = {}
+    found: dict[str, Any] = {}
     for key, value in source.items():
-        if PART_NAMES.get(str(key).lower(), "unlabelled") == "unlabelled":
-            loaders[str(key)] = _copy(value, key)
+        part = PART_NAMES.get(str(key).lower(), "unlabelled")
+        if part == "unlabelled" or isinstance(value, Mapping):
+            found |= _each_input(str(key), value)
         elif isinstance(value, (tuple, list)) and len(value) == 2:
-            loaders |= {f"{key}_inputs": _copy(value[0], key), f"{key}_labels": _copy(value[1], key)}
+            found |= {**_each_input(f"{key}_inputs", value[0]), f"{key}_labels": value[1]}
         else:
             raise DataError(f'source["{key}"]: found {type(value).__name__}, wanted a pair (inputs, labels).')
-    return contents(name, loaders, "source", task=task)
+    return found
+
+
+def _each_input(key: str, value: Any) -> dict[str, Any]:
+    return {f"{key}.{name}": one for name, one in value.items()} if isinstance(value, Mapping) else {key: value}
 
 
 def _copy(value: Any, key: str) -> Loader:

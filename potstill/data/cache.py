@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from potstill import storage
-from potstill.data.parts import Part, row_digests
+from potstill.data.parts import Part, joint_digests, row_digests
 from potstill.errors import StorageError
 
 FORMAT = 1
@@ -39,7 +39,7 @@ def cached(recipe: dict[str, Any], where: str, decode: Callable[[], Part]) -> Pa
     if part is not None:
         return part
     part = decode()
-    part = replace(part, digests=row_digests(part.inputs))
+    part = replace(part, digests=joint_digests(part.named) if part.named else row_digests(part.inputs))
     try:
         _store(folder, part)
     except StorageError:
@@ -49,23 +49,28 @@ def cached(recipe: dict[str, Any], where: str, decode: Callable[[], Part]) -> Pa
 
 def _store(folder: Path, part: Part) -> None:
     files = {}
-    for name in _ARRAYS:
+    names = list(part.named)
+    arrays = {name: getattr(part, name) for name in _ARRAYS}
+    arrays |= {f"inputs-{number}": part.named[name] for number, name in enumerate(names) if number}
+    for name, array in arrays.items():
         path = folder / f"{name}.npy"
         with storage.writing(path) as file:
-            np.lib.format.write_array(file, getattr(part, name), allow_pickle=False)
+            np.lib.format.write_array(file, array, allow_pickle=False)
         files[name] = storage.sha256_file(path)
-    storage.write_json(folder / "meta.json", {"format": FORMAT, "sha256": files})
+    storage.write_json(folder / "meta.json", {"format": FORMAT, "sha256": files} | ({"named": names} if names else {}))
 
 
 def _load(folder: Path, where: str) -> Part | None:
     try:
-        files = storage.read_json(folder / "meta.json")["sha256"]
-        if any(storage.sha256_file(folder / f"{name}.npy") != files[name] for name in _ARRAYS):
+        meta = storage.read_json(folder / "meta.json")
+        files, names = meta["sha256"], meta.get("named", [])
+        stems = ["inputs", *(f"inputs-{number}" for number in range(1, len(names)))]
+        if any(storage.sha256_file(folder / f"{name}.npy") != files[name] for name in {*_ARRAYS, *stems}):
             return None
         # Mode "c" (private copy on write) gives torch a writable array without a way to change the file.
-        inputs = np.load(folder / "inputs.npy", mmap_mode="c", allow_pickle=False)
+        inputs = [np.load(folder / f"{stem}.npy", mmap_mode="c", allow_pickle=False) for stem in stems]
         labels, digests = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("labels", "digests"))
-        return Part(inputs, labels, where, digests)
+        return Part(inputs[0], labels, where, digests, named=dict(zip(names, inputs, strict=False)))
     except (StorageError, OSError, ValueError, KeyError, TypeError):
         return None  # absent or damaged: the caller makes it
 

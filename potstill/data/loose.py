@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from potstill.data import arrays, checks, idx, named, photos, pixels, unpack
+from potstill.data.shrink import all_shrunk
 from potstill.data.source import ArraySource
 from potstill.errors import DataError, unknown
 from potstill.types import DataSpec, Preprocessing
@@ -23,10 +24,13 @@ def inputs(source: Any, spec: DataSpec, *, folder: str | Path | None = None) -> 
     The numbers must be raw, as those the model of `spec` learnt from: uint8 where `spec.preprocessing` scales, else
     float32 or what becomes it. No example carries a label. Pictures: one file, an archive, or a folder with all below
     it, ordered by path; a table `{"name": path, "size": ..., ...}` says how they are made (`pixels.Options`). Their
-    names are the source's `names`. `DataError` where shape or type differ.
+    names are the source's `names`. Of several inputs it is the one that the model sees; in a file, the array of its
+    name. What is made from raw material (`spec.recipe`) may be given as that. `DataError` where shape or type differ.
     """
     array, where, names = _read(source, spec, folder)
     stored = checks.inputs(array, where)
+    if spec.recipe.get("kind") == "resize":
+        return _source(_shrunk(stored, spec, where), spec, names)
     wanted = np.float32 if spec.preprocessing == Preprocessing() else np.uint8
     if stored.shape[1:] != spec.shape or stored.dtype != wanted:
         advice = ""
@@ -37,11 +41,27 @@ def inputs(source: Any, spec: DataSpec, *, folder: str | Path | None = None) -> 
             f"{np.dtype(wanted)}, raw as the model's training data (it scales by {spec.preprocessing.scale:g} itself)."
             f"{advice}"
         )
-    n = len(stored)
+    return _source(torch.from_numpy(stored), spec, names)
+
+
+def _source(raw: torch.Tensor, spec: DataSpec, names: tuple[str, ...]) -> ArraySource:
+    n = len(raw)
     none, hidden = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.bool)
     if spec.task == "regression":
         none = torch.zeros(n, spec.outputs)
-    return ArraySource(torch.from_numpy(stored), none, hidden, spec, names=names)
+    return ArraySource(raw, none, hidden, spec, names=names)
+
+
+def _shrunk(pictures: NDArray[Any], spec: DataSpec, where: str) -> torch.Tensor:
+    """Small pictures (n, C, h, w) float32, from those or from the large ones of the training data."""
+    shape = tuple(spec.recipe["shape"])
+    if pictures.shape[1:] not in (shape, spec.shape):
+        raise DataError(
+            f"{where}: found examples of shape {pictures.shape[1:]}, wanted {shape}, to be made smaller as the "
+            f"training data were, or {spec.shape}."
+        )
+    height, width = spec.shape[1:]
+    return all_shrunk(torch.from_numpy(pictures), (height, width))
 
 
 def read_array(path: str | Path) -> NDArray[Any]:
@@ -73,25 +93,32 @@ def _read(source: Any, spec: DataSpec, folder: str | Path | None) -> tuple[NDArr
     table = source if isinstance(source, Mapping) and "name" in source else {}
     source = table.get("name", source)
     if not isinstance(source, (str, os.PathLike)):
+        if isinstance(source, Mapping):
+            if spec.sees not in source:
+                raise DataError(f'source: found the inputs {", ".join(source)}; the model sees "{spec.sees}".')
+            source = source[spec.sees]
         return np.array(checks.as_array(source, "source")), "source", ()
     path = named.resolve(os.fspath(source), folder)
     if path.is_dir() or (path.is_file() and (photos.is_picture(path) or unpack.is_archive(path))):
         for word in table:
             if word not in ("name", *pixels.KEYS):
                 raise DataError(unknown("key of pictures", word, pixels.KEYS))
-        pictures, names = photos.loose(path, spec.shape, table)
+        pictures, names = photos.loose(path, tuple(spec.recipe.get("shape", spec.shape)), table)
         return pictures, str(path), tuple(names)
-    return (*_of_file(path), ())
+    return (*_of_file(path, str(spec.recipe.get("array", spec.sees))), ())
 
 
-def _of_file(path: Path) -> tuple[NDArray[Any], str]:
+def _of_file(path: Path, array: str) -> tuple[NDArray[Any], str]:
     _must_be_there(path, "a .npy, .npz or idx file of inputs, or pictures")
     if path.suffix == ".npy":
         return arrays.load_npy(path), str(path)
     if path.suffix != ".npz":
         return idx.read(path, axes=(2, 3, 4)), str(path)
     loaders = arrays.npz_loaders(path)
-    keys = [key for key in loaders if (place := arrays.slot(key)) and place[1] == "inputs"]
+    wanted = ("inputs", f"inputs.{array}")
+    keys = [key for key in loaders if key == array] or [
+        key for key in loaders if (place := arrays.slot(key)) and place[1] in wanted
+    ]
     if len(keys) != 1:
         raise DataError(f"{path}: found the keys {', '.join(loaders)}, wanted one array of inputs (such as `inputs`).")
     return loaders[keys[0]](), f"{path}[{keys[0]}]"

@@ -165,7 +165,7 @@ def resolve(text: str, folder: str | Path | None) -> Path:
     return place if place.name == path.name and not path.exists() else path
 
 
-def _from_path(path: Path, table: Mapping[str, Any], task: Task) -> Contents:
+def _from_path(path: Path, table: Mapping[str, Any], task: Task, wanted: Sequence[str]) -> Contents:
     if not path.exists():
         raise DataError(
             f"{path} is not there. Check the path; relative paths start in the data folder (--data) or here."
@@ -185,7 +185,7 @@ def _from_path(path: Path, table: Mapping[str, Any], task: Task) -> Contents:
     if idx_files:
         return from_idx_folder(path, classes=table.get("classes"))
     if path.is_dir() and any(path.glob("*.npy")):
-        return arrays.from_npy_folder(path, task=task, names=names)
+        return arrays.from_npy_folder(path, task=task, names=names, wanted=wanted)
     if path.is_dir():
         raise DataError(
             f"{path}: found a folder with neither idx nor .npy files nor pictures. Supported now: {SUPPORTED}."
@@ -193,7 +193,7 @@ def _from_path(path: Path, table: Mapping[str, Any], task: Task) -> Contents:
     if photos.is_picture(path):
         raise DataError(f"{path}: found one picture, wanted a folder of them. Supported now: {SUPPORTED}.")
     if path.suffix == ".npz":
-        return arrays.from_npz(path, task=task, names=names)
+        return arrays.from_npz(path, task=task, names=names, wanted=wanted)
     if path.suffix == ".npy":
         raise DataError(
             f"{path}: found one array, wanted inputs and labels. Put inputs.npy and labels.npy into one folder and "
@@ -263,10 +263,15 @@ def _unknown(name: str) -> str:
     return f'Unknown data source "{name}".{did_you_mean(name, registry)} Supported now: {SUPPORTED}.'
 
 
-def locate(source: Any, folder: str | Path | None, task: Task = "multiclass") -> Contents:
-    """The data set that `source` means: a name, a path, a table `{"name": ..., options}`, or arrays."""
+def locate(
+    source: Any, folder: str | Path | None, task: Task = "multiclass", *, wanted: Sequence[str] = ()
+) -> Contents:
+    """The data set that `source` means: a name, a path, a table `{"name": ..., options}`, or arrays.
+
+    `wanted`: names of arrays that are inputs.
+    """
     if isinstance(source, tuple) or (isinstance(source, Mapping) and "name" not in source):
-        return arrays.from_python(source, task=task)
+        return arrays.from_python(source, task=task, wanted=wanted)
     if isinstance(source, os.PathLike):
         source = str(Path(source).absolute())
     table = {"name": source} if isinstance(source, str) else source
@@ -284,4 +289,4 @@ def locate(source: Any, folder: str | Path | None, task: Task = "multiclass") ->
         if word not in ("name", *known):
             near = did_you_mean(word, known)
             raise DataError(f'source: the data in "{name}" has no key "{word}".{near} Known: {", ".join(known)}.')
-    return _from_path(path, table, task)
+    return _from_path(path, table, task, wanted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ class Part:
     m <= n rows; the rest has none.
 
     `digests` (n, 32) uint8 is the sha256 of each row's bytes, where it is known already. For messages: `where` the
-    inputs are, and `where_labels` the labels, if in another array. `notes`: sentences for the user.
+    inputs are, and `where_labels` the labels, if in another array. `notes`: sentences for the user. `named`: every
+    input by name, where they have names; `inputs` is then the first of them, and `digests` tells all of them.
     """
 
     inputs: NDArray[Any]
@@ -28,10 +29,18 @@ class Part:
     digests: NDArray[np.uint8] | None = None
     where_labels: str = ""
     notes: tuple[str, ...] = ()
+    named: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.labels) > len(self.inputs):
             raise DataError(f"{self.where}: found {len(self.labels)} labels for {len(self.inputs)} examples.")
+        for name, array in self.named.items():
+            if len(array) != len(self.inputs):
+                first = next(iter(self.named))
+                raise DataError(
+                    f'{self.where}: found {len(self.inputs)} examples of the input "{first}" and {len(array)} of '
+                    f'"{name}", wanted both of every example.'
+                )
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,8 @@ class Contents:
 
     `scale` is the preprocessing of uint8 inputs. `classes`, `targets`: the names, where the reader knows them.
     `redrawn(seed)`: the same with examples drawn anew, where the program draws them. `truth()`: (F, K) the linear law
-    of the logits by which labels are drawn, where it is such a one.
+    of the logits by which labels are drawn, where it is such a one. `inputs`: the names of the inputs, in order; none
+    where the data have one without a name.
     """
 
     name: str
@@ -50,6 +60,7 @@ class Contents:
     redrawn: Callable[[int], Contents] | None = None
     targets: tuple[str, ...] | None = None
     truth: Callable[[], NDArray[np.float32]] | None = None
+    inputs: tuple[str, ...] = ()
 
 
 def labelled_part(inputs: NDArray[Any], labels: NDArray[Any], where: str, where_labels: str) -> Part:
@@ -66,3 +77,8 @@ def row_digests(inputs: NDArray[Any]) -> NDArray[np.uint8]:
     rows = np.ascontiguousarray(inputs).reshape(len(inputs), -1).view(np.uint8)
     joined = b"".join([hashlib.sha256(row.data).digest() for row in rows])
     return np.frombuffer(bytearray(joined), np.uint8).reshape(len(inputs), 32)
+
+
+def joint_digests(inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
+    """(n, 32) uint8: sha256 of each row of all inputs (sha256 of the sha256 of every one's row, sorted by name)."""
+    return row_digests(np.concatenate([row_digests(inputs[name]) for name in sorted(inputs)], axis=1))

@@ -2,6 +2,7 @@
 
 model.safetensors   the weights, under the network's own names
 network.json        the network's specification, input shape, preprocessing, class names or targets and their scaling
+recipe.json         how its input is made from raw material, where that is not stored as the network sees it
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from potstill.networks.build import build
 from potstill.types import DataSpec, Kind, Preprocessing, TargetScaling
 
 FORMAT = 1
+RECIPE = "recipe.json"
+_LATER = ("sees", "recipe")  # what is told of data only where it is something
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +43,11 @@ class Model:
     def kind(self) -> Kind:
         """`"logits"`, or `"values"` of a regression."""
         return "values" if self.spec.task == "regression" else "logits"
+
+    @property
+    def sees(self) -> str:
+        """The name of its input; empty where the data have one without a name."""
+        return self.spec.sees
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -67,31 +75,34 @@ class Model:
 
     def _description(self) -> dict[str, Any]:
         specification = None if self.specification is None else dict(self.specification)
-        data = asdict(self.spec)
+        told = asdict(self.spec)
         if self.spec.task != "regression":  # as it was before there were others, so that old recordings fit
-            del data["targets"], data["scaling"]
-        return {"network": specification, "data": data}
+            del told["targets"], told["scaling"]
+        return {"network": specification, "data": {key: told[key] for key in told if told[key] or key not in _LATER}}
 
     def save(self, folder: str | Path) -> Path:
         """Write `model.safetensors` and `network.json` (last) into a folder; returns it."""
         folder = Path(folder)
         weights = storage.write_tensors(folder / "model.safetensors", self.network.state_dict())
         described = self._description()
-        values = {"targets": list(self.spec.targets), "target_scaling": described["data"].get("scaling")}
-        storage.write_json(
-            folder / "network.json",
-            (values if self.spec.task == "regression" else {})
-            | {
-                "format": FORMAT,
-                "network": described["network"],
-                "input_shape": list(self.spec.shape),
-                "task": self.spec.task,
-                "classes": list(self.spec.classes),
-                "preprocessing": described["data"]["preprocessing"],
-                "info": dict(self.info),
-                "weights_sha256": weights,
-            },
-        )
+        told = {
+            "format": FORMAT,
+            "network": described["network"],
+            "input_shape": list(self.spec.shape),
+            "task": self.spec.task,
+            "classes": list(self.spec.classes),
+            "preprocessing": described["data"]["preprocessing"],
+            "info": dict(self.info),
+            "weights_sha256": weights,
+        }
+        if self.spec.task == "regression":
+            told |= {"targets": list(self.spec.targets), "target_scaling": described["data"]["scaling"]}
+        if self.spec.sees:
+            told["sees"] = self.spec.sees
+        if self.spec.recipe:
+            storage.write_json(folder / RECIPE, storage.plain(self.spec.recipe))
+            told["recipe_sha256"] = storage.sha256_file(folder / RECIPE)
+        storage.write_json(folder / "network.json", told)
         return folder
 
 
@@ -120,6 +131,8 @@ def load(folder: str | Path, *, network: nn.Module | None = None) -> Model:
             Preprocessing(**found["preprocessing"]),
             tuple(found.get("targets", ())),
             _scaling(found.get("target_scaling")),
+            sees=found.get("sees", ""),
+            recipe=_recipe(folder, found.get("recipe_sha256")),
         )
         specification, info, expected = found["network"], found["info"], found["weights_sha256"]
     except (KeyError, TypeError) as error:
@@ -140,6 +153,17 @@ def load(folder: str | Path, *, network: nn.Module | None = None) -> Model:
 
 def _scaling(found: Mapping[str, Sequence[float]] | None) -> TargetScaling | None:
     return None if found is None else TargetScaling(tuple(found["scale"]), tuple(found["offset"]))
+
+
+def _recipe(folder: Path, expected: str | None) -> dict[str, Any]:
+    """What is in the model's recipe.json, if it has one."""
+    if expected is None:
+        return {}
+    path = folder / RECIPE
+    if storage.sha256_file(path) != expected:
+        raise StorageError(f"{path} is damaged: its sha256 differs from network.json. Train or copy it again.")
+    found: dict[str, Any] = storage.read_json(path)
+    return found
 
 
 def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

@@ -19,7 +19,7 @@ from potstill.outputs.check import (
     name_of,
     narrowed,
 )
-from potstill.types import Source, Teacher, TeacherOutputs
+from potstill.types import Source, Teacher, TeacherOutputs, seen_by
 
 _LIMIT = torch.finfo(torch.float32).max
 
@@ -29,7 +29,7 @@ class Live:
     """A teacher's answers for the rows of a source, asked each time. Satisfies `Answers`.
 
     The same numbers as a recording gives, up to the last bits (which depend on the batch). Costs a forward pass of the
-    teacher per batch; any view can be asked for.
+    teacher per batch; any view can be asked for. Of several inputs the teacher gets the one that it sees.
     """
 
     __slots__ = ("_asked", "_known", "source", "teacher")
@@ -37,7 +37,7 @@ class Live:
     def __init__(self, teacher: Teacher, source: Source) -> None:
         must_be_teacher(teacher)
         self.teacher = teacher
-        self.source = source
+        self.source = seen_by(teacher, source)
         self._known = torch.ones(len(source), dtype=torch.bool)
         self._asked = False
 

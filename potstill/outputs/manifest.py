@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from potstill import storage
 from potstill.errors import OutputsError
@@ -29,7 +29,7 @@ class Header(BaseModel):
 
     The answers are (rows, members, outputs) per view, in shards of `shard_batches` batches of `batch_size` rows.
     `teacher`, `source` are fingerprints; `preprocessing`, `augmentation` canonical texts (the latter is empty when only
-    the plain view 0 is recorded).
+    the plain view 0 is recorded). `sees`: the name of the input that the teacher was given, empty where it has none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,6 +49,13 @@ class Header(BaseModel):
     augmentation: str
     batch_size: int = Field(ge=1)
     shard_batches: int = Field(ge=1)
+    sees: str = ""
+
+    @model_serializer(mode="wrap")
+    def _short(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Nothing is told of an input without a name."""
+        told: dict[str, Any] = whole(self)
+        return {key: value for key, value in told.items() if value or key != "sees"}
 
     @property
     def number(self) -> int:
@@ -165,4 +172,5 @@ def of_source(source: Source, views: tuple[int, ...]) -> dict[str, Any]:
         "source": source.fingerprint(),
         "preprocessing": storage.canonical(storage.plain(source.spec.preprocessing)),
         "augmentation": source.augmentation if any(views) else "",
+        "sees": source.spec.sees,
     }

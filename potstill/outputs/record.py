@@ -22,7 +22,7 @@ from potstill.outputs.manifest import MANIFEST, Dtype, Header, Shard, compare, o
 from potstill.outputs.opening import open as open_outputs
 from potstill.outputs.parts import DTYPES, as_stored, tensor_shapes
 from potstill.outputs.store import Stored
-from potstill.types import Source, Teacher
+from potstill.types import Source, Teacher, seen_by
 
 _SHARD_BYTES = 8 * 2**20
 _SAVE_SECONDS = 60.0  # at most so much of a slow teacher's work is lost when the process is killed
@@ -48,7 +48,8 @@ def record(
     refused. `batch_size`: by default 512, and fewer of large examples (`engine.at_once`). `shard_batches`: batches per
     file, by default as many as make 8 MiB. `top_k`: keep only the k largest log-probabilities at T = 1 and the log of
     the residual mass, which is spread uniformly over the other classes before tempering (exact for k >= K - 1).
-    `should_stop()` is asked before every batch; `progress(done, total)` gets rows.
+    `should_stop()` is asked before every batch; `progress(done, total)` gets rows. Of several inputs the teacher gets
+    the one that it sees; its answers are for the rows, whatever a student sees of them.
 
     Raises `OutputsError` (a foreign folder; `field` names what differs), `TeacherError` (answers of another shape or
     kind than declared, or not finite: names the row), `Interrupted` (after saving), `DataError` (no rows),
@@ -56,6 +57,7 @@ def record(
     """
     folder = Path(folder)
     must_be_teacher(teacher)
+    source = seen_by(teacher, source)
     batch_size = at_once(source.spec.shape) if batch_size is None else batch_size
     views = _check_settings(views, batch_size, shard_batches, top_k=top_k, dtype=dtype, source=source)
     if top_k is not None and teacher.kind == "values":

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from potstill import networks, objectives, storage
+from potstill.study.opened import shape_of
 from potstill.study.tree import Node
 from potstill.study.worker import training_of
 from potstill.training.step import pays
@@ -56,7 +57,7 @@ def _batches(node: Node, facts: Facts) -> str | None:
         return None
     objective, training = objectives.build(settings["objective"]), training_of(node)
     known = facts(settings["data"]["plan"])
-    where = (settings["network"], tuple(known["shape"]), known["outputs"])
+    where = (settings["network"], tuple(shape_of(known, settings.get("sees"))), known["outputs"])
     if (
         objective.targets is None
         or known["outputs"] < 2
@@ -64,6 +65,7 @@ def _batches(node: Node, facts: Facts) -> str | None:
     ):
         return None
     kind = [objective.needs_labels, objective.needs_teacher]
+    kind += [settings["sees"]] if "sees" in settings else []
     return storage.canonical([where, kind, settings["training"], settings["data"], settings["known"], node.seed])
 
 

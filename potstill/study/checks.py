@@ -20,6 +20,8 @@ def check(plan: Tables, where: Where) -> None:
     for name, model in plan.models.items():
         path = ("models", name)
         _teachers(plan, name, where)
+        if plan.data.inputs is not None and model.sees is not None and model.sees not in plan.data.inputs:
+            raise where.fault((*path, "sees"), unknown("input", model.sees, plan.data.inputs))
         if model.outputs is not None:
             _outputs(model, path, where)
         else:

@@ -158,7 +158,7 @@ def _row(tree: Tree, key: str, speed: Speed, times: Mapping[str, float], evaluat
     own = [name for name, node in tree.nodes.items() if node.family == key]
     return Rehearsed(
         model=key,
-        network=words.network(family.settings["network"]),
+        network=words.network(family.settings["network"], family.settings["sees"]),
         objective=words.objective(family.settings["objective"]),
         parameters=speed.parameters * family.settings["members"],
         steps=speed.steps,

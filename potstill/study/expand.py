@@ -46,8 +46,11 @@ def expand(raw: Mapping[str, Any], where: Where) -> dict[str, Any]:
     models = plan.get("models", {})
     if any(_taught_by_truth(model) for model in models.values()):
         plan["models"] = {TRUTH: {"weights": TRUTH, "training": {"epochs": 0}}, **models}
+    inputs = names.inputs(plan.get("data", {}).get("inputs"), ("data", "inputs"), where)
     for name, model in plan.get("models", {}).items():
         plan["models"][name] = _model(model, ("models", name), where)
+        if inputs and "outputs" not in model:
+            plan["models"][name].setdefault("sees", inputs[0])
     return plan
 
 
@@ -147,6 +150,10 @@ def _refuse_not_yet(plan: Mapping[str, Any], where: Where) -> None:
             if key in plan.get(section, {}):
                 refuse((section, key), hint)
     data, evaluation, verdict = (plan.get(key, {}) for key in ("data", "evaluation", "verdict"))
+    declared = data.get("inputs", {})
+    for table in declared.values() if isinstance(declared, dict) else ():
+        if isinstance(table, dict) and {"as", "column"} & set(table):
+            refuse(("data", "inputs"), "Built are arrays and pictures: array and resize.")
     if data.get("task") == "regression":
         refuse(("data", "task"), "Built are multiclass and binary.", "regression")
     if isinstance(data.get("test"), dict):

@@ -16,7 +16,7 @@ from potstill.study import folder
 from potstill.study.answers import check_brought, seed_of
 from potstill.study.bundles import bundles
 from potstill.study.evaluate import evaluate_unit, missing_names, on_test, wanted_names
-from potstill.study.opened import data_facts, open_data
+from potstill.study.opened import data_facts, open_data, shape_of
 from potstill.study.plan import Plan
 from potstill.study.pool import STOPPED, run_all, run_wave
 from potstill.study.tree import Family, Node, Tree, data_table
@@ -99,10 +99,11 @@ def work_of(tree: Tree, facts: Facts) -> dict[str, float]:
 
     def macs(family: Family) -> float:
         known, table = facts(data_table(family.plan)), family.settings["network"]
-        key = storage.canonical([table, known["shape"], known["outputs"]])
+        shape = shape_of(known, family.settings["sees"])
+        key = storage.canonical([table, shape, known["outputs"]])
         if key not in sizes:
-            network = networks.build(table, known["shape"], known["outputs"])
-            sizes[key] = float(networks.cost(network, known["shape"])[1])
+            network = networks.build(table, shape, known["outputs"])
+            sizes[key] = float(networks.cost(network, shape)[1])
         return sizes[key]
 
     found = {}

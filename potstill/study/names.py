@@ -201,6 +201,20 @@ def source(value: Any, path: Path, where: Where) -> dict[str, Any]:
     return {"name": name} | table
 
 
+def inputs(value: Any, path: Path, where: Where) -> list[str]:
+    """The names of `data.inputs`, in order, checked as far as that can be without the data."""
+    from potstill.data import declared
+
+    if value is None:
+        return []
+    try:
+        return list(declared.read(value))
+    except DataError as error:
+        found = re.match(r"inputs\.([\w-]+)", str(error))
+        inner = (*path, found[1]) if found else path
+        raise where.fault(inner, str(error).partition(": ")[2] if found else str(error)) from None
+
+
 def _blamed(path: Path, value: Any, message: str) -> Path:
     """The key of `value` that a complaint speaks of first, else the whole."""
     keys = [key for key in value if key != "name"] if isinstance(value, dict) else []

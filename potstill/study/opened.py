@@ -10,7 +10,7 @@ from typing import Any
 from potstill import data as data_module
 from potstill import storage
 from potstill.data import Data
-from potstill.errors import DataError
+from potstill.errors import DataError, unknown
 from potstill.study.answers import seed_of
 from potstill.study.tree import Node
 from potstill.types import Source
@@ -36,7 +36,8 @@ def open_data(
 ) -> Data:
     """The data of a plan for one seed; without the test split unless it is asked for."""
     depends = table.get("labelled") or table.get("redraw")
-    return _open(storage.canonical(storage.plain(table)), seed if depends else 0, folder, splits)
+    text = json.dumps(storage.plain(table))  # not sorted: the first of several inputs is the default
+    return _open(text, seed if depends else 0, folder, splits)
 
 
 def data_facts(table: Mapping[str, Any], seed: int, folder: str | None) -> dict[str, Any]:
@@ -49,18 +50,27 @@ def data_facts(table: Mapping[str, Any], seed: int, folder: str | None) -> dict[
     prints = {}
     for name, part in (("train", data.train), ("validation", data.validation)):
         prints[name] = None if part is None else part_fingerprint(part)
-    spec = data.spec
+    spec, several = data.spec, data.train.several
     validation = 0 if data.validation is None else len(data.validation)
     return {
         "fingerprints": prints,
         "rows": len(data.train),
         "validation_rows": validation,
         "shape": spec.shape,
+        **({"inputs": {name: one.spec.shape for name, one in several.items()}} if several else {}),
         "outputs": spec.outputs,
         "classes": spec.classes,
         "notes": data.notes,
         **({} if data.truth is None else {"truth": {"network": data.truth.network(), "law": data.truth.fingerprint()}}),
     }
+
+
+def shape_of(facts: Mapping[str, Any], sees: str | None) -> tuple[int, ...]:
+    """The shape of one example as a model sees it, from what `data_facts` tells; `DataError` for another input."""
+    several = facts.get("inputs", {})
+    if sees and several and sees not in several:
+        raise DataError(f"sees: {unknown('input', sees, several)}")
+    return tuple(several.get(sees, facts["shape"]))
 
 
 def data_of(node: Node, folder: str | None) -> Data:

@@ -134,7 +134,7 @@ class _Family:
         settings, training = self.family.settings, self.family.settings["training"]
         fed = [training[key] for key in ("batch_size", "augment", "views", "precision", "channels_last")]
         objective = [one["name"] for one in settings["objective"]]
-        built = [settings["network"], objective, settings["answers"], training["optimizer"]["name"]]
+        built = [settings["network"], settings["sees"], objective, settings["answers"], training["optimizer"]["name"]]
         return storage.canonical([*built, *fed])
 
     def as_fast_as(self, other: Speed) -> Speed:

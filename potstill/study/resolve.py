@@ -43,6 +43,7 @@ class ModelPlan(_Frozen):
 
     name: str
     network: Table | None
+    sees: str | None
     teachers: tuple[str, ...]
     objective: tuple[Table, ...] | None
     members: int
@@ -79,6 +80,7 @@ def resolve(plan: Tables, name: str) -> ModelPlan:
     return ModelPlan(
         name=name,
         network=None if model.network is None else names.full("network", model.network),
+        sees=model.sees,
         teachers=model.teacher,
         objective=None
         if model.objective is None
@@ -149,6 +151,7 @@ def differences(plan: Tables, a: str, b: str) -> list[str]:
     models = plan.models[a], plan.models[b]
     pairs: dict[str, Pair] = {
         "network": (_network(models[0]), _network(models[1])),
+        "input": (first.sees, second.sees),
         "members": (first.members, second.members),
         "generations": (first.generations, second.generations),
         "starting weights": (first.weights, second.weights),

@@ -77,6 +77,7 @@ class ModelResult(_Frozen):
     generations: int = 1
     members: int = 1
     network: str
+    sees: str | None = Field(default=None, description="the input that it is handed, where there are several")
     teachers: list[str] = []
     objective: str
     shared: bool = False

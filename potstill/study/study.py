@@ -107,13 +107,8 @@ def _named(arrays: Any) -> dict[str, Any]:
     """(inputs, labels), or a mapping of split to that, as the names that `data.open` reads in an .npz file."""
     import numpy as np
 
-    if not isinstance(arrays, Mapping):
-        inputs, labels = arrays
-        return {"inputs": np.asarray(inputs), "labels": np.asarray(labels)}
-    found = {}
-    for name, value in arrays.items():
-        if isinstance(value, (tuple, list)) and name != "classes":
-            found[f"{name}_inputs"], found[f"{name}_labels"] = np.asarray(value[0]), np.asarray(value[1])
-        else:
-            found[name] = np.asarray(value)
-    return found
+    from potstill.data.arrays import flat
+
+    return {
+        key: np.asarray(value) for key, value in flat(arrays if isinstance(arrays, Mapping) else tuple(arrays)).items()
+    }

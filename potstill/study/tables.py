@@ -44,6 +44,9 @@ class Data(_Frozen):
         default=None, description="the number of training examples that carry labels, at least 1"
     )
     redraw: Literal["seed"] | None = Field(default=None, description='"seed", or no such key')
+    inputs: dict[str, Table] | None = Field(
+        default=None, description="a table of inputs by name: { large = {}, small = { resize = 7 } }"
+    )
 
 
 class Training(_Frozen):
@@ -73,6 +76,7 @@ class Model(_Frozen):
     """`[models.X]`: what a model is, and what it learns from."""
 
     network: Table | None = Field(default=None, description="the name of a network, or a table with a name")
+    sees: Name | None = Field(default=None, description="the name of an input")
     teacher: tuple[Name, ...] = Field(default=(), description="the name of a model of this plan, or a list of names")
     objective: Table | tuple[Table, ...] | None = Field(
         default=None, description="the name of an objective, a table, or a list of those"
@@ -170,11 +174,9 @@ class Tables(_Frozen):
 # Keys of the plan language that this version does not build; with what to do meanwhile.
 NOT_YET: dict[str, dict[str, str]] = {
     "data": {
-        "inputs": "Give arrays, with one kind of input, as the source.",
         "target": "Give arrays, with labels, as the source.",
     },
     "model": {
-        "sees": "Every model sees the same inputs.",
         "inference": "Only plain training is built.",
     },
     "evaluation": {"every": "Validation is measured at the end of each epoch."},

@@ -20,6 +20,7 @@ from potstill.study.tables import TRUTH
 
 FORMAT = 1
 DataFacts = Callable[[Mapping[str, Any], int], Mapping[str, Any]]
+_LATER = ("inputs", "redraw")  # of [data]; without them the nodes of older runs are what they were
 FileHash = Callable[[str], str]
 
 
@@ -79,9 +80,9 @@ class Tree:
 
 
 def data_table(plan: Plan) -> dict[str, Any]:
-    """The plan's `[data]` as plain JSON: what `data.open` takes. A key that older runs did not know is there if set."""
-    table = plan.data.model_dump(mode="json")
-    return {key: value for key, value in table.items() if not (key == "redraw" and value is None)}
+    """The plan's `[data]` as plain JSON: what `data.open` takes. Keys of `_LATER` are there where they are given."""
+    found: dict[str, Any] = plan.data.model_dump(mode="json")
+    return {key: value for key, value in found.items() if value is not None or key not in _LATER}
 
 
 def path_safe(text: str) -> str:
@@ -217,6 +218,7 @@ class Builder:
             "seed": {"seed": seed, "member": member, "generation": generation},
             "data": {"plan": data_table(plan), **facts["fingerprints"]},
             "teacher": [fingerprint for fingerprint, _, _ in told],
+            **({"sees": settings["sees"]} if settings["sees"] else {}),
         }
         work = {"known": known, "weights": settings["weights"], "teachers": [work for _, work, _ in told]}
         depth = 1 + max((self.nodes[need].depth for need in needs), default=-1)

@@ -110,6 +110,8 @@ def _models(found: _Findings) -> None:
         described = found.json(path, {"network": object, "weights_sha256": str})
         if described:
             found.hashed(path.parent / "model.safetensors", described["weights_sha256"])
+            if "recipe_sha256" in described:
+                found.hashed(path.parent / "recipe.json", described["recipe_sha256"])
     for path in _in_models(found, "history.jsonl"):
         found.files += 1
         try:

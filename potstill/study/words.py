@@ -11,11 +11,11 @@ from potstill.study.results import Cost, ModelResult, Trial, Tuning
 from potstill.study.tables import TRUTH
 
 
-def network(table: Mapping[str, Any] | None) -> str:
-    """A network's table as text, without the settings that are left at their defaults.
+def network(table: Mapping[str, Any] | None, sees: str | None = None) -> str:
+    """A network's table as text, without the settings that are left at their defaults, and the input that it sees.
 
-    >>> network({"name": "mlp", "hidden": [100, 50], "dropout": 0.0})
-    'mlp:100-50'
+    >>> network({"name": "mlp", "hidden": [100, 50], "dropout": 0.0}), network({"name": "linear"}, "x_star")
+    ('mlp:100-50', 'linear on x_star')
     """
     if table is None:
         return "recorded outputs"
@@ -23,7 +23,8 @@ def network(table: Mapping[str, Any] | None) -> str:
 
     defaults = {key: storage.plain(default) for key, (_, default) in REGISTRY.parameters(table["name"]).items()}
     first = next(iter(defaults), None)
-    return _call({k: v for k, v in table.items() if k == first or k not in defaults or v != defaults[k]})
+    told = _call({k: v for k, v in table.items() if k == first or k not in defaults or v != defaults[k]})
+    return f"{told} on {sees}" if sees else told
 
 
 def objective(tables: Sequence[Mapping[str, Any]] | None) -> str:

@@ -191,6 +191,7 @@ def settings_of(node: Node, data: Data, *, answers: tuple[Answers | None, Answer
         "validation_teacher": answers[1],
         "training": training_of(node),
         "weights": node.work["weights"] if law is None else law.weights(),
+        "sees": settings.get("sees", ""),
         **{name: seed[name] for name in ("seed", "member", "generation")},
     }
 

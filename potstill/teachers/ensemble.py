@@ -31,7 +31,7 @@ class Ensemble:
     torch.Size([4, 2, 3])
     """
 
-    __slots__ = ("classes", "kind", "members")
+    __slots__ = ("classes", "kind", "members", "sees")
 
     def __init__(self, members: Sequence[Teacher]) -> None:
         self.members: tuple[Teacher, ...] = tuple(members)
@@ -48,6 +48,7 @@ class Ensemble:
                     "members of an ensemble must be of one kind. Wrap them so that all give the same."
                 )
         self.classes: tuple[str, ...] | None = _common_classes(self.members)
+        self.sees: str = _common_input(self.members)
 
     def fingerprint(self) -> str:
         """Hash of the members' fingerprints in their order."""
@@ -85,6 +86,18 @@ def _must_be_teacher(member: object, number: int) -> None:
             f"Member {number} of the ensemble is of type {type(member).__name__}, which is no teacher (kind, classes, "
             "fingerprint, call). Wrap it: teachers.Torch(network), or teachers.Function(fn, kind=..., name=...)."
         )
+
+
+def _common_input(members: Sequence[Teacher]) -> str:
+    """The input that all members see; empty where they name none."""
+    seen = [str(getattr(member, "sees", "")) for member in members]
+    for number, name in enumerate(seen):
+        if name != seen[0]:
+            raise TeacherError(
+                f'{_name(members[number], number)} sees the input "{name}", {_name(members[0], 0)} sees "{seen[0]}": '
+                "they cannot be asked at once. Record each, and combine what was recorded (outputs.Stored.combine)."
+            )
+    return seen[0]
 
 
 def _common_classes(members: Sequence[Teacher]) -> tuple[str, ...] | None:

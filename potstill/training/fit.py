@@ -30,6 +30,7 @@ from potstill.training.task import (
     pick_objective,
     pick_rows,
     refuse_smoothing,
+    seeing,
 )
 from potstill.training.validation import Validation
 from potstill.types import Answers, ObjectiveFunction, Penalty, Source, Teacher
@@ -67,6 +68,7 @@ def fit(
     generation: int = 0,
     training: Training | None = None,
     weights: str | Path | Mapping[str, Tensor] | None = None,
+    sees: str = "",
     penalties: Sequence[Penalty] = (),
     folder: str | Path | None = None,
     checkpoint_seconds: float = 30.0,
@@ -81,30 +83,33 @@ def fit(
     squared error. `validation_teacher`:
     its answers on the validation rows, needed to watch the objective there (a live teacher gives them itself).
     `settings` are fields of `Training`. With a `folder` the model is saved there, checkpoints too, and the same call
-    continues an interrupted training. `weights`: where it starts (`networks.start_from`).
+    continues an interrupted training. `weights`: where it starts (`networks.start_from`). `sees`: the input that the
+    network is handed, by default the first; nothing of the others reaches the training. A live teacher gets its own.
 
     Raises `TrainingError` on a NaN or infinite loss (the last good weights are kept), `Interrupted` after saving when
     `should_stop()` answers true, `ObjectiveError`, `DataError`, `TeacherError` for what does not fit together.
     """
     options = Training.of(training, settings)
     goal = pick_objective(objective, teacher, data.train.spec)
-    train = _augmented(data.train, options)
-    answers, validation_answers = pick_answers(teacher, validation_teacher, train, data.validation)
+    train, validation = _augmented(seeing(data.train, sees), options), seeing(data.validation, sees)
+    asked = _augmented(data.train, options) if train.spec.sees else train
+    answers, validation_answers = pick_answers(teacher, validation_teacher, asked, data.validation)
     rows = pick_rows(goal, train, answers)
     key = {"seed": seed, "member": member, "generation": generation}
     module = networks.seeded(network, train.spec.shape, train.spec.outputs, **key)
     start = _start(module, weights, options.total_steps(len(train)))
     specification = None if callable(network) else networks.REGISTRY.full(network)
-    options = pick_monitor(options, goal, data.validation, validation_answers, task=train.spec.task)
+    options = pick_monitor(options, goal, validation, validation_answers, task=train.spec.task)
     decides = _described(specification or networks.label(network), goal, options)
     decides |= {"seed": key, "weights": start and start.sha256}
     if train.spec.task == "regression":
         refuse_smoothing(options)
         decides["target_scaling"] = storage.plain(train.spec.scaling)
+    decides |= {"sees": train.spec.sees} if train.spec.sees else {}
     return Task(
         network=module,
         train=train,
-        validation=_validation(data.validation, validation_answers, goal, options),
+        validation=_validation(validation, validation_answers, goal, options),
         objective=goal,
         answers=answers,
         rows=rows,
@@ -112,7 +117,7 @@ def fit(
         training=options,
         engine=Engine.pick(options.precision, channels_last=options.channels_last),
         penalties=penalties,
-        settings=decides | describe_data(train, answers, data.validation, validation_answers),
+        settings=decides | describe_data(train, answers, validation, validation_answers),
         folder=Path(folder) if folder is not None else None,
         checkpoint_seconds=checkpoint_seconds,
         progress=progress,

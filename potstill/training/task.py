@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +108,18 @@ def describe_data(
 
 def _identity(source: Source) -> list[str]:
     return [source.fingerprint(), storage.tensor_sha256(source.labels), storage.tensor_sha256(source.labelled)]
+
+
+@overload
+def seeing(source: Source, name: str) -> Source: ...
+@overload
+def seeing(source: Source | None, name: str) -> Source | None: ...
+def seeing(source: Source | None, name: str) -> Source | None:
+    """The source with one input alone: the one of that name, or the first. `DataError` where it is not there."""
+    if source is None or (not name and not getattr(source, "several", None)):
+        return source
+    narrowed: Source = source.seeing(name)  # type: ignore[attr-defined]
+    return narrowed
 
 
 def pick_answers(
