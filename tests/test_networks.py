@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from potstill import networks
 from potstill.errors import NetworkError, NotYetError, PotstillError
+from potstill.networks import blocks
 from potstill.registry import Spec
 
 Shape = tuple[int, ...]
@@ -30,8 +31,51 @@ def conv(inputs: int, outputs: int, size: int) -> int:
     return (inputs * size * size + 1) * outputs
 
 
-# Specification, shape, outputs, parameters, multiply-adds by hand.
-SIZES: dict[str, tuple[Spec, Shape, int, int, int]] = {
+def products(*convolutions: tuple[int, int, int, int]) -> int:
+    """Multiply-adds of convolutions: side of what comes out, channels before and after, size."""
+    return sum(side**2 * before * after * size**2 for side, before, after, size in convolutions)
+
+
+def cifar(depth: int) -> int:
+    """Multiply-adds of a residual network for 32 px: three stages of `depth` blocks, 16, 32 and 64 channels."""
+    first = products((32, 3, 16, 3)) + 2 * depth * products((32, 16, 16, 3))
+    others = (
+        products((side, c, 2 * c, 3), (side, c, 2 * c, 1)) + (2 * depth - 1) * products((side, 2 * c, 2 * c, 3))
+        for side, c in ((16, 16), (8, 32))
+    )
+    return first + sum(others) + 640
+
+
+def upper_shortcuts() -> int:
+    """Of the three stages, and of all of them."""
+    return products((32, 16, 16, 1), (16, 16, 32, 1), (8, 32, 64, 1), (8, 16, 64, 1))
+
+
+def dense_products(depth: int, channels: int, *, bottleneck: bool) -> int:
+    """Multiply-adds of a DenseNet of growth 12 for 32 px: three blocks, halved between them with bottlenecks."""
+    total = products((32, 3, channels, 3))
+    for side in (32, 16, 8):
+        for _ in range(depth):
+            total += (
+                products((side, channels, 48, 1), (side, 48, 12, 3))
+                if bottleneck
+                else products((side, channels, 12, 3))
+            )
+            channels += 12
+        if side > 8:
+            after = channels // 2 if bottleneck else channels
+            total += products((side, channels, after, 1))
+            channels = after
+    return total + 10 * channels
+
+
+def preact(depth: int) -> dict[str, Any]:
+    """Three stages for pictures of 32 px."""
+    return {"name": "preact_resnet", "depths": [depth] * 3, "width": 16}
+
+
+# Specification, shape, outputs, parameters, multiply-adds: by hand, or published.
+SIZES: dict[str, tuple[Spec, Shape, int, int, Any]] = {
     "softmax regression": ("linear", (64,), 10, 650, 640),
     "binary, one logit": ("linear", (3, 2, 2), 1, 13, 12),
     "paper 3, small": ("mlp:100", (1, 28, 28), 10, 79_510, 784 * 100 + 1000),
@@ -51,15 +95,86 @@ SIZES: dict[str, tuple[Spec, Shape, int, int, int]] = {
         conv(3, 4, 3) + conv(4, 8, 3) + conv(8, 16, 3) + dense(16 * 4 * 7, 20, 2),
         9 * 15 * 9 * (3 * 4 + 4 * 8 + 8 * 16) + 16 * 28 * 20 + 40,
     ),
+    "Keras' example with Inception": (
+        *("inception_cnn", (1, 28, 28), 10, 18_816 + 2 * 2080 + 18_496 + 520 + 3216 + 1040 + dense(4608, 128, 10)),
+        26**2 * 288 + 24**2 * 18_432 + 144 * (64 * (32 + 32 + 8 + 16) + 9 * 32 * 64 + 25 * 8 * 16) + 4608 * 128 + 1280,
+    ),
     # Parameters as published by torchvision; multiply-adds there: 1.81, 3.66 and 4.09 billion.
     "ResNet-18": ("resnet18", (3, 224, 224), 1000, 11_689_512, 1_814_073_344),
     "ResNet-34": ("resnet34", (3, 224, 224), 1000, 21_797_672, 3_663_761_408),
     "ResNet-50": ("resnet50", (3, 224, 224), 1000, 25_557_032, 4_089_184_256),
+    # Krizhevsky et al. 2012: "60 million parameters"; Caffe's model of it has so many, and 724 million multiply-adds.
+    "AlexNet": ("alexnet", (3, 224, 224), 1000, 60_965_224, pytest.approx(724e6, abs=5e5)),
+    # Parameters, here and below, as the tests of pytorchcv (osmr/imgclsmob) hold them.
+    "PreAct-ResNet-18": ("preact_resnet", (3, 224, 224), 1000, 11_687_848, 1_814_073_344),
+    "PreAct-ResNet-50": (
+        {"name": "preact_resnet", "depths": [3, 4, 6, 3], "bottleneck": True},
+        *((3, 224, 224), 1000, 25_549_480, 4_089_184_256),
+    ),
+    "PreAct-ResNet-20": (preact(3), (3, 32, 32), 10, 272_282, cifar(3)),
+    "PreAct-ResNet-110": (preact(18), (3, 32, 32), 10, 1_730_522, cifar(18)),  # He et al. 2016, table 4: 1.7 million
+    "PreAct-ResNet-164": (
+        preact(18) | {"bottleneck": True},  # also 1.7 million there
+        *((3, 32, 32), 10, 1_703_258),
+        products((32, 3, 16, 3))
+        + sum(
+            products(
+                (2 * side if i else side, before, w, 1), (side, w, w, 3), (side, w, 4 * w, 1), (side, before, 4 * w, 1)
+            )
+            + 17 * products((side, 4 * w, w, 1), (side, w, w, 3), (side, w, 4 * w, 1))
+            for i, (side, before, w) in enumerate(((32, 16, 16), (16, 64, 32), (8, 128, 64)))
+        )
+        + 2560,
+    ),
+    # There 9,492,980: the head's 1x1 convolution has no bias, but a batch norm.
+    "ResNet in ResNet": (
+        *("resnet_in_resnet", (3, 32, 32), 10, 9_492_980 - 10),
+        products((32, 3, 96, 3), *[(32, 96, 96, 3)] * 4)
+        + products((16, 96, 192, 3), (16, 48, 96, 1), *[(16, 192, 192, 3)] * 5)
+        + products((8, 192, 384, 3), (8, 96, 192, 1), *[(8, 384, 384, 3)] * 5)
+        + 3840,
+    ),
+    "RoR-3-56": ("multilevel_resnet", (3, 32, 32), 10, 762_746, cifar(8) + upper_shortcuts()),
+    "RoR-3-110": ("multilevel_resnet:17-17-17", (3, 32, 32), 10, 1_637_690, cifar(17) + upper_shortcuts()),
+    "RoR-3-164": ("multilevel_resnet:26-26-26", (3, 32, 32), 10, 2_512_634, cifar(26) + upper_shortcuts()),
+    # Huang et al. 2017, table 2: 0.8 and 1.0 million.
+    "DenseNet-BC-100": ("densenet", (3, 32, 32), 10, 769_162, dense_products(16, 24, bottleneck=True)),
+    "DenseNet-40": (
+        {"name": "densenet", "depths": [12, 12, 12], "bottleneck": False, "compression": 1.0},
+        *((3, 32, 32), 10, 1_019_722, dense_products(12, 16, bottleneck=False)),
+    ),
+    "DenseNet-121": (
+        {"name": "densenet", "depths": [6, 12, 24, 16], "growth": 32},
+        *((3, 224, 224), 1000, 7_978_856, pytest.approx(2.83e9, abs=5e6)),
+    ),
+    "FractalNet-20": (
+        *("fractalnet", (3, 32, 32), 10, 33_724_618),
+        sum(
+            3 * products((side, before, after, 3)) + 4 * products((side, after, after, 3))
+            for side, before, after in ((32, 3, 64), (16, 64, 128), (8, 128, 256), (4, 256, 512), (2, 512, 512))
+        )
+        + 5120,
+    ),
+    # Zhang et al. 2017: 34.7 billion.
+    "PolyNet": ("polynet", (3, 331, 331), 1000, 95_366_600, pytest.approx(34.7e9, abs=5e7)),
+    # Howard et al. 2017, tables 4 and 6: 569, 325, 149 and 41 million multiply-adds.
+    "MobileNet": ("mobile", (3, 224, 224), 1000, 4_231_976, pytest.approx(569e6, abs=5e5)),
+    "MobileNet, 3/4": ("mobile:24", (3, 224, 224), 1000, 2_585_560, pytest.approx(325e6, abs=5e5)),
+    "MobileNet, 1/2": ("mobile:16", (3, 224, 224), 1000, 1_331_592, pytest.approx(149e6, abs=5e5)),
+    "MobileNet, 1/4": ("mobile:8", (3, 224, 224), 1000, 470_072, pytest.approx(41e6, abs=5e5)),
 }
+# Larsson et al. 2017, table 3: parameters by columns, in tenths of a million, for 100 classes.
+FRACTALS = {1: 3, 2: 8, 3: 21, 4: 48, 5: 102}
 
 
-PICTURES = {"lenet", "keras_cnn", "small_cnn", "resnet18", "resnet34", "resnet50"}  # these take no rows
-PAIRS = [(name, shape) for name in networks.names() for shape in SHAPES if len(shape) == 3 or name not in PICTURES]
+ROWS = {"linear", "mlp"}  # the others take pictures alone
+LEAST = {"alexnet": 15, "inception_cnn": 8, "keras_cnn": 6, "lenet": 1, "small_cnn": 2, "fractalnet": 1, "polynet": 4}
+PAIRS = [
+    (name, shape)
+    for name in networks.names()
+    for shape in SHAPES
+    if name in ROWS or (len(shape) == 3 and min(shape[1:]) >= LEAST.get(name, 8))
+]
 every_network = pytest.mark.parametrize("name", networks.names())
 every_pair = pytest.mark.parametrize(("name", "shape"), PAIRS, ids=str)
 
@@ -69,11 +184,20 @@ def built(name: str, shape: Shape, outputs: int = 3) -> nn.Module:
 
 
 @pytest.mark.parametrize(("spec", "shape", "outputs", "parameters", "products"), SIZES.values(), ids=SIZES)
-def test_sizes(spec: Spec, shape: Shape, outputs: int, parameters: int, products: int) -> None:
-    network = networks.build(spec, shape, outputs)
+def test_sizes(spec: Spec, shape: Shape, outputs: int, parameters: int, products: Any) -> None:
+    with torch.device("meta"):  # shapes without numbers: PolyNet has 95 million
+        network = networks.build(spec, shape, outputs)
     buffers = sum(buffer.numel() * buffer.element_size() for buffer in network.buffers())
     assert networks.cost(network, shape) == (parameters, products, 4 * parameters + buffers)
     assert sum(p.numel() for p in network.parameters()) == parameters
+
+
+def test_sizes_of_the_family_of_fractals() -> None:
+    for columns, wanted in FRACTALS.items():
+        spec = {"name": "fractalnet", "channels": [16, 32, 64, 128, 128], "columns": columns}
+        with torch.device("meta"):
+            network = networks.build(spec, (3, 32, 32), 100)
+        assert round(sum(p.numel() for p in network.parameters()) / 1e5) == wanted
 
 
 def test_every_network_has_a_size() -> None:
@@ -147,6 +271,31 @@ PARTS: dict[str, tuple[Spec, str]] = {
     "keras_cnn": ("keras_cnn", "conv1 relu1 conv2 relu2 pool dropout1 flatten dense relu3 dropout2 head"),
     "small_cnn": ("small_cnn", "conv1 relu1 conv2 relu2 pool dropout1 flatten dense relu dropout2 head"),
     "resnet18": ("resnet18:4", "stem stage1 stage2 stage3 stage4 mean flatten head"),
+    "alexnet": (
+        {"name": "alexnet", "width": 2, "dense": 8},
+        "conv1 relu1 norm1 pool1 conv2 relu2 norm2 pool2 conv3 relu3 conv4 relu4 conv5 relu5 pool3 flatten "
+        "dropout1 dense1 relu6 dropout2 dense2 relu7 head",
+    ),
+    "inception_cnn": (
+        "inception_cnn",
+        "conv1 relu1 conv2 relu2 pool1 inception pool2 dropout1 flatten dense relu3 dropout2 head",
+    ),
+    "preact_resnet": ("preact_resnet:1-1", "stem stage1 stage2 active mean flatten head"),
+    "resnet_in_resnet": (
+        {"name": "resnet_in_resnet", "depths": [1, 1], "width": 2},
+        "stem stage1 stage2 mean flatten head",
+    ),
+    "multilevel_resnet": ("multilevel_resnet:1-1", "stem body mean flatten head"),
+    "densenet": (
+        {"name": "densenet", "depths": [1, 1, 1], "stem": "large", "dropout": 0.2},
+        "stem pool block1 transition1 block2 transition2 block3 active mean flatten head",
+    ),
+    "fractalnet": ("fractalnet:4-8", "block1 pool1 block2 pool2 mean flatten head"),
+    "polynet": (
+        {"name": "polynet", "depths": [1, 1, 1], "width": 12, "dropout": 0.2},
+        "stem stage1 reduction1 stage2 reduction2 stage3 mean flatten dropout head",
+    ),
+    "mobile": ({"name": "mobile", "width": 4, "depths": [1, 2]}, "stem stage1 stage2 mean flatten head"),
     "resnet50 with all": (
         {"name": "resnet50", "width": 4, "stem": "large", "dropout": 0.5},
         "stem pool stage1 stage2 stage3 stage4 mean flatten dropout head",
@@ -163,7 +312,14 @@ KINDS: dict[str, type[nn.Module]] = {
     "stem": nn.Sequential,
     "stage": nn.Sequential,
     "mean": nn.AdaptiveAvgPool2d,
+    "norm": nn.LocalResponseNorm,
+    "inception": blocks.Branches,
+    "active": nn.Sequential,
+    "body": blocks.Residual,
+    "transition": nn.Sequential,
+    "reduction": blocks.Branches,
 }
+BLOCKS: dict[str, type[nn.Module]] = {"densenet": nn.Sequential, "fractalnet": blocks.Fractal}
 
 
 @pytest.mark.parametrize(("spec", "parts"), PARTS.values(), ids=PARTS)
@@ -171,7 +327,8 @@ def test_parts_are_what_their_names_say(spec: Spec, parts: str) -> None:
     network = networks.build(spec, (1, 32, 32), 10)
     found = dict(network.named_children())
     assert list(found) == parts.split()
-    assert all(type(part) is KINDS[name.rstrip("0123456789")] for name, part in found.items())
+    kinds = KINDS | {"block": BLOCKS.get(networks.REGISTRY.expand(spec)["name"], nn.Module)}
+    assert all(type(part) is kinds[name.rstrip("0123456789")] for name, part in found.items())
 
 
 def test_dropout_of_the_keras_example() -> None:
@@ -222,7 +379,7 @@ class Twice(nn.Module):
 
 
 def weights(spec: Any, **keys: int) -> Tensor:
-    network = networks.seeded(spec, (1, 8, 8), 3, **{"seed": 0, **keys})
+    network = networks.seeded(spec, (1, 16, 16), 3, **{"seed": 0, **keys})
     return torch.cat([p.detach().flatten() for p in network.parameters()])
 
 
@@ -302,7 +459,6 @@ REFUSED: dict[str, tuple[Any, Shape, int, type[PotstillError], str]] = {
     "typo": ("mpl", (4,), 2, NetworkError, 'Did you mean "mlp"'),
     "unknown key": ({"name": "mlp", "hiden": [4]}, (4,), 2, NetworkError, 'Did you mean "hidden"'),
     "no name": ({"hidden": [4]}, (4,), 2, NetworkError, 'needs a key "name"'),
-    "not yet": ("alexnet", (3, 64, 64), 2, NotYetError, "Krizhevsky.* not built yet"),
     "not yet, shorthand": ("bilstm:128", (4,), 2, NotYetError, "not built yet"),
     "no hidden layer": ({"name": "mlp", "hidden": []}, (4,), 2, NetworkError, "at least 1"),
     "layer of nothing": ("mlp:10-0", (4,), 2, NetworkError, r"\[10, 0\]"),
@@ -327,6 +483,26 @@ REFUSED: dict[str, tuple[Any, Shape, int, type[PotstillError], str]] = {
     "stem": ({"name": "resnet18", "stem": "medium"}, (3, 64, 64), 2, NetworkError, "stem .* 'medium'"),
     "no channels": ({"name": "resnet34", "width": 0}, (3, 64, 64), 2, NetworkError, "resnet34: width is 0"),
     "dropout of a resnet": ({"name": "resnet34", "dropout": 1}, (3, 64, 64), 2, NetworkError, "resnet34: dropout is 1"),
+    "small picture for alexnet": ("alexnet", (1, 14, 14), 2, NetworkError, "alexnet with a small stem .* 15 x 15"),
+    "large stem of polynet": (
+        *({"name": "polynet", "stem": "large"}, (3, 74, 80), 2, NetworkError),
+        "polynet with a large stem .* at least 75 x 75; this data has 74 x 80",
+    ),
+    "stages of polynet": ("polynet:1-1", (3, 64, 64), 2, NetworkError, r"depths is \[1, 1\]; wanted are three numbers"),
+    "no stage": ({"name": "densenet", "depths": []}, (3, 64, 64), 2, NetworkError, r"densenet: depths is \[\]"),
+    "stage of nothing": (
+        "mobile:0",
+        (3, 64, 64),
+        2,
+        NetworkError,
+        "mobile: width is 0; wanted is a number of at least",
+    ),
+    "compression": (
+        *({"name": "densenet", "compression": 0.0}, (3, 64, 64), 2, NetworkError),
+        "densenet: compression is 0.0; wanted is a part above 0",
+    ),
+    "drop-path": ({"name": "fractalnet", "drop": 1.0}, (3, 64, 64), 2, NetworkError, "drop 1.0"),
+    "typo in a key": ({"name": "densenet", "grwth": 4}, (3, 64, 64), 2, NetworkError, 'Did you mean "growth"'),
     "rows for a resnet": ("resnet50", (64,), 2, NetworkError, "resnet50 takes pictures"),
     "one pixel": ("small_cnn", (3, 1, 1), 2, NetworkError, "at least 2 x 2"),
     "empty example": ("mlp", (0,), 2, NetworkError, r"shape \(0,\)"),
@@ -358,8 +534,10 @@ def test_refused(
 
 
 def test_smallest_pictures_that_fit() -> None:
-    for name, least in {"keras_cnn": 6, "small_cnn": 2, "lenet": 1, "resnet18:4": 8}.items():
-        assert networks.build(name, (1, least, least), 2)(torch.zeros(2, 1, least, least)).shape == (2, 2)
+    for name in set(networks.names()) - ROWS:
+        least = LEAST.get(name, 8)
+        network = networks.build(SMALL[name], (1, least, least), 2).eval()  # a batch norm learns nothing of a pixel
+        assert network(torch.zeros(2, 1, least, least)).shape == (2, 2), name
 
 
 def test_what_is_not_built_is_not_registered() -> None:

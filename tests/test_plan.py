@@ -679,8 +679,8 @@ def test_the_swept_keys_that_make_a_difference(
 
 
 def test_a_point_is_checked_when_the_plan_is_read() -> None:
-    with pytest.raises(NotYetError, match=r"at the point models\.s\.network=densenet"):
-        plan_of({"s": {"network": "linear"}}, sweep={"models.s.network": ["linear", "densenet"]})
+    with pytest.raises(PlanError, match=r"at the point models\.s\.network=densnet"):
+        plan_of({"s": {"network": "linear"}}, sweep={"models.s.network": ["linear", "densnet"]})
     with pytest.raises(PlanError, match="1001 points"):
         plan_of(MODELS, sweep={"data.labelled": list(range(20, 1021))})
 

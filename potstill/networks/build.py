@@ -11,8 +11,13 @@ from torch import Tensor, nn
 
 from potstill import storage
 from potstill.errors import NetworkError, NotYetError, unknown
-from potstill.networks.cnn import keras_cnn, lenet, small_cnn
+from potstill.networks.alexnet import alexnet
+from potstill.networks.cnn import inception_cnn, keras_cnn, lenet, small_cnn
+from potstill.networks.families import densenet, multilevel_resnet, preact_resnet, resnet_in_resnet
+from potstill.networks.fractalnet import fractalnet
 from potstill.networks.mlp import linear, mlp
+from potstill.networks.mobile import mobile
+from potstill.networks.polynet import polynet
 from potstill.networks.resnet import resnet18, resnet34, resnet50
 from potstill.registry import Registry, Spec
 from potstill.seeding import key
@@ -31,17 +36,21 @@ REGISTRY = Registry(
         "resnet18": resnet18,
         "resnet34": resnet34,
         "resnet50": resnet50,
+        "alexnet": alexnet,
+        "inception_cnn": inception_cnn,
+        "preact_resnet": preact_resnet,
+        "resnet_in_resnet": resnet_in_resnet,
+        "multilevel_resnet": multilevel_resnet,
+        "densenet": densenet,
+        "fractalnet": fractalnet,
+        "polynet": polynet,
+        "mobile": mobile,
     },
     NetworkError,
 )
 
 NOT_YET: Mapping[str, str] = {
-    "alexnet": "Krizhevsky, Sutskever and Hinton 2012",
     "bilstm": "a recurrent network over tokens",
-    "densenet": "Huang et al. 2017",
-    "fractalnet": "Larsson et al. 2017",
-    "inception_cnn": "the Keras example with an Inception module (Szegedy et al. 2015)",
-    "polynet": "Zhang et al. 2017",
 }
 
 

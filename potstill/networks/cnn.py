@@ -7,7 +7,9 @@ from collections import OrderedDict
 from torch import nn
 
 from potstill.errors import NetworkError
+from potstill.networks.blocks import inception
 from potstill.networks.mlp import check_dropout
+from potstill.networks.stems import check_picture
 
 
 def lenet(shape: tuple[int, ...], outputs: int) -> nn.Sequential:
@@ -61,6 +63,33 @@ def keras_cnn(shape: tuple[int, ...], outputs: int) -> nn.Sequential:
     )
 
 
+def inception_cnn(shape: tuple[int, ...], outputs: int) -> nn.Sequential:
+    """`keras_cnn` with an Inception module (Szegedy et al. 2015) and a second pooling before the dense layer.
+
+    637,490 parameters for 1x28x28 and 10 classes, 53 % of the example's; the module's branches have 32, 64, 16 and 16
+    channels. The assignment of paper 4.
+    """
+    channels, height, width = check_picture("inception_cnn", shape, least=8)
+    rows, columns = (_halved(_halved(size - 4)) for size in (height, width))
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(channels, 32, 3),
+            relu1=nn.ReLU(),
+            conv2=nn.Conv2d(32, 64, 3),
+            relu2=nn.ReLU(),
+            pool1=nn.MaxPool2d(2),
+            inception=inception(64, one=32, three=(32, 64), five=(8, 16), pool=16),
+            pool2=nn.MaxPool2d(2),
+            dropout1=nn.Dropout(0.25),
+            flatten=nn.Flatten(),
+            dense=nn.Linear(128 * rows * columns, 128),
+            relu3=nn.ReLU(),
+            dropout2=nn.Dropout(0.5),
+            head=nn.Linear(128, outputs),
+        )
+    )
+
+
 def small_cnn(
     shape: tuple[int, ...],
     outputs: int,
@@ -98,17 +127,3 @@ def _lenet_padding(size: int) -> int:
 
 def _halved(size: int) -> int:
     return size // 2
-
-
-def check_picture(name: str, shape: tuple[int, ...], *, least: int) -> tuple[int, int, int]:
-    """The shape; raise `NetworkError` unless it is that of pictures of at least `least` x `least`."""
-    if len(shape) != 3:
-        hint = f" Reshape them to (1, {shape[0]}, {shape[1]})." if len(shape) == 2 else ' For rows take "mlp".'
-        raise NetworkError(
-            f"{name} takes pictures (channels, height, width); this data has examples of shape {shape}.{hint}"
-        )
-    if min(shape[1:]) < least:
-        raise NetworkError(
-            f"{name} needs pictures of at least {least} x {least}; this data has {shape[1]} x {shape[2]}."
-        )
-    return shape[0], shape[1], shape[2]

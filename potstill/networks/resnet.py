@@ -9,20 +9,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from torch import nn
 
-from potstill.errors import NetworkError
 from potstill.networks.blocks import Residual, convolution, he_normal, projection
-from potstill.networks.cnn import check_picture
 from potstill.networks.mlp import check_dropout
+from potstill.networks.stems import Stem, begin, check_sizes, end, kind_of
 
-Stem: TypeAlias = Literal["auto", "small", "large"]
 Body: TypeAlias = Callable[[int, int, int], nn.Sequential]
-
-_SMALL_UP_TO = 64  # pixels of the shorter side, up to which "auto" is the small stem
-_LEAST = {"small": 8, "large": 32}  # every stage then halves what is left
 
 
 def resnet18(
@@ -72,15 +67,9 @@ def _resnet(
     """stem, (pool,) stage1 to stage4, mean, flatten, (dropout,) head; a stage's parts are block1, block2, ..."""
     name = f"resnet{2 + (2 if body is _basic else 3) * sum(depths)}"
     check_dropout(name, dropout)
-    if width < 1:
-        raise NetworkError(f"{name}: width is {width}; wanted is a number of channels of at least 1.")
-    channels, height, breadth = check_picture(name, shape, least=1)
-    kind = stem if stem != "auto" else "small" if min(height, breadth) <= _SMALL_UP_TO else "large"
-    check_picture(f"{name} with a {kind} stem", shape, least=_LEAST[kind])
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers["stem"] = convolution(channels, width, 7, stride=2) if kind == "large" else convolution(channels, width, 3)
-    if kind == "large":
-        layers["pool"] = nn.MaxPool2d(3, 2, padding=1)
+    check_sizes(name, width=width)
+    channels, kind = kind_of(name, shape, stem)
+    layers = begin(channels, width, kind)
     before = width
     for i, depth in enumerate(depths):
         after = width * 2**i * growth
@@ -90,12 +79,7 @@ def _resnet(
             blocks[f"block{j}"] = Residual(body(before, after, stride), projection(before, after, stride))
             before = after
         layers[f"stage{i + 1}"] = nn.Sequential(blocks)
-    layers["mean"] = nn.AdaptiveAvgPool2d(1)
-    layers["flatten"] = nn.Flatten()
-    if dropout:
-        layers["dropout"] = nn.Dropout(dropout)
-    layers["head"] = nn.Linear(before, outputs)
-    network = nn.Sequential(layers)
+    network = end(name, layers, before, outputs, dropout)
     he_normal(network)
     return network
 

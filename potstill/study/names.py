@@ -61,7 +61,7 @@ def _without_weights(network: dict[str, Any]) -> Any:
     from potstill import networks
 
     with torch.device("meta"):
-        return networks.build(network, (1, 64, 64), 2)
+        return networks.build(network, (1, 224, 224), 2)
 
 
 def spec(kind: Kind, value: Any, path: Path, where: Where) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Building blocks of networks: what torch does not have."""
 
 from potstill.networks.blocks.fractal import LOCAL, Choice, Fractal
-from potstill.networks.blocks.inception import Branches, PolyInception, Steps, inception
+from potstill.networks.blocks.inception import Branches, Kind, PolyInception, Steps, inception
 from potstill.networks.blocks.layers import (
     DropConnect,
     LocallyConnected,
@@ -28,6 +28,7 @@ __all__ = [
     "DenseLayer",
     "DropConnect",
     "Fractal",
+    "Kind",
     "LocallyConnected",
     "Padded",
     "PolyInception",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from potstill.networks.blocks.layers import Pair, convolution
 
+Kind: TypeAlias = Literal["poly", "mpoly", "way"]
 Steps: TypeAlias = Sequence[tuple[int, Pair]]
 """Convolutions one after the other: channels and size of each."""
 
@@ -110,7 +111,7 @@ class PolyInception(nn.Module):
         channels: int,
         branches: Sequence[Steps],
         *,
-        kind: Literal["poly", "mpoly", "way"] = "poly",
+        kind: Kind = "poly",
         order: int = 2,
         scale: float = 1.0,
     ) -> None:
