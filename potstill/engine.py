@@ -149,6 +149,10 @@ class _Moved:
     def values(self) -> Tensor:
         return self._to(self._answers.values())
 
+    def variance(self) -> Tensor | None:
+        variance = self._answers.variance()
+        return None if variance is None else self._to(variance)
+
     def features(self) -> Mapping[str, Tensor]:
         return {name: self._to(tensor) for name, tensor in self._answers.features().items()}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from potstill import engine, metrics, networks, storage
 from potstill.errors import DataError, TeacherError
 from potstill.losses import class_logits
 from potstill.networks.model import Model
-from potstill.types import Source, Teacher
+from potstill.types import Kind, Source, Teacher
 
 QUALITY = ("accuracy", "error_rate", "cross_entropy", "macro_f1", "calibration_error", "brier", "uncertainty")
 AGAINST_TEACHER = ("agreement", "teacher_kl")
 QUALITY_OF_VALUES = ("squared_error", "absolute_error", "r2")
+LIKELIHOOD = "negative_log_likelihood"
 AGAINST_TEACHER_OF_VALUES = ("teacher_squared_error",)
 _WARM_CALLS, _WARM_SECONDS = 5, 0.02
 _LEAST_CALLS = 3
@@ -32,7 +33,7 @@ class Predictions:
     """What a model predicts on a split: `answers` and, where known, labels.
 
     Of classes the answers are log-probabilities (n, K) float32, labels (n,) int64. Of a regression the answers are
-    values (n, D) float32, labels too, both in the targets' own units.
+    values (n, D) float32, labels too, both in the targets' own units; or (n, 2 D) with log variances after the values.
     """
 
     answers: NDArray[np.float32]
@@ -56,12 +57,41 @@ class Predictions:
         """(n, D) values in the targets' own units. Raises `DataError` for classes."""
         if not self.regression:
             raise DataError("These are predictions of classes: log-probabilities, and no values.")
-        return self.answers
+        return self.answers[:, : self.labels.shape[1]]
+
+    @property
+    def log_variances(self) -> NDArray[np.float32] | None:
+        """(n, D) natural logarithms of the values' variances; None where there are values alone."""
+        targets = self.labels.shape[1]
+        return None if self.values.shape == self.answers.shape else self.answers[:, targets:]
+
+    @property
+    def quality(self) -> tuple[str, ...]:
+        """The metrics of quality that these predictions can be measured in."""
+        if not self.regression:
+            return QUALITY
+        return QUALITY_OF_VALUES + (() if self.log_variances is None else (LIKELIHOOD,))
 
     def metric(self, name: str) -> metrics.Metric:
         """The metric `name` for as many classes or targets."""
-        number = self.answers.shape[1]
-        return metrics.get(name, targets=number) if self.regression else metrics.get(name, classes=number)
+        if self.regression:
+            return metrics.get(name, targets=self.labels.shape[1])
+        return metrics.get(name, classes=self.answers.shape[1])
+
+    def with_variance_of(self, held: Predictions) -> Predictions:
+        """The same values with one variance per target: the mean squared error of `held`, the same model's predictions
+        on other labelled rows. Unchanged where there are variances.
+
+        Raises `DataError` where no row of `held` carries a label.
+        """
+        if self.log_variances is not None:
+            return self
+        if not held.labelled.any():
+            raise DataError("No row carries a label, so there are no errors to estimate a variance from.")
+        errors = held.values[held.labelled].astype(np.float64) - held.labels[held.labelled]
+        variance = np.maximum(np.square(errors).mean(axis=0), np.finfo(np.float32).tiny)
+        logs = np.broadcast_to(np.log(variance).astype(np.float32), self.values.shape)
+        return replace(self, answers=np.concatenate([self.values, logs], axis=1))
 
     def save(self, path: Path) -> str:
         """Write them as safetensors; returns the sha256."""
@@ -84,19 +114,21 @@ def load_predictions(path: Path) -> Predictions:
 def predict(model: Teacher, source: Source, *, view: int = 0, batch_size: int | None = None) -> Predictions:
     """Log-probabilities of a model, or of an ensemble: the log of the MEAN of its members' probabilities at T = 1.
 
-    Of a regression the values, of an ensemble their mean. Raises `TeacherError` where the model is of another task than
-    the data.
+    Of a regression the values, of an ensemble their mean; where models answer variances, those too, of an ensemble that
+    of its members' mixture. (How far members that answer values alone are apart says nothing of the noise, so it is no
+    variance of a prediction.) Raises `TeacherError` where the model is of another task than the data.
     """
-    if (model.kind == "values") != (source.spec.task == "regression"):
-        found = "values" if model.kind == "values" else f"{model.kind} of classes"
+    values = model.kind in ("values", "gaussian")
+    if values != (source.spec.task == "regression"):
+        found = model.kind if values else f"{model.kind} of classes"
         raise TeacherError(
             f'The model answers {found}; the data\'s task is "{source.spec.task}". Use one of that task.'
         )
     answers = engine.predict(model, source, view=view, batch_size=batch_size)
     if answers.dim() == 2:
         answers = answers[:, None, :]
-    if model.kind == "values":
-        return _values(answers.double().mean(1), source)
+    if values:
+        return _values(answers.double(), model.kind, source)
     if model.kind == "probabilities":
         if answers.shape[-1] == 1:
             answers = torch.cat([1 - answers, answers], -1)
@@ -107,11 +139,18 @@ def predict(model: Teacher, source: Source, *, view: int = 0, batch_size: int | 
     return Predictions(mean.float().numpy(), source.labels.numpy(), source.labelled.numpy())
 
 
-def _values(mean: torch.Tensor, source: Source) -> Predictions:
-    if mean.shape[1] != source.spec.outputs:
-        targets = ", ".join(source.spec.targets)
-        raise TeacherError(f"The model answers {mean.shape[1]} values; the data has {source.spec.outputs}: {targets}.")
-    return Predictions(mean.float().numpy(), source.labels.numpy(), source.labelled.numpy())
+def _values(answers: torch.Tensor, kind: Kind, source: Source) -> Predictions:
+    """From (n, members, D) or (n, members, 2 D) float64."""
+    targets = answers.shape[2] // (2 if kind == "gaussian" else 1)
+    if targets != source.spec.outputs:
+        named = ", ".join(source.spec.targets)
+        raise TeacherError(f"The model answers {targets} values; the data has {source.spec.outputs}: {named}.")
+    means = answers[..., :targets]
+    found = mean = means.mean(1)
+    if kind == "gaussian":
+        variance = answers[..., targets:].exp().mean(1) + (means - mean[:, None]).square().mean(1)
+        found = torch.cat([mean, variance.log()], 1)
+    return Predictions(found.float().numpy(), source.labels.numpy(), source.labelled.numpy())
 
 
 @dataclass(frozen=True)
@@ -139,10 +178,9 @@ class Evaluation(Mapping[str, float]):
 def measure(found: Predictions, names: Sequence[str] | None = None, teacher: Predictions | None = None) -> Evaluation:
     """Metrics of predictions on their labelled rows; agreement with a teacher's predictions on all rows.
 
-    By default those of the task's quality, `QUALITY` or `QUALITY_OF_VALUES`.
+    By default those of quality (`Predictions.quality`).
     """
-    if names is None:
-        names = QUALITY_OF_VALUES if found.regression else QUALITY
+    names = found.quality if names is None else names
     rows = found.labelled
     if not rows.any():
         raise DataError("No row of this split carries a label: there is nothing to evaluate on.")
@@ -157,18 +195,28 @@ def measure(found: Predictions, names: Sequence[str] | None = None, teacher: Pre
 
 
 def evaluate(
-    model: Teacher, source: Source, *, teacher: Teacher | None = None, names: Sequence[str] | None = None
+    model: Teacher,
+    source: Source,
+    *,
+    teacher: Teacher | None = None,
+    names: Sequence[str] | None = None,
+    validation: Source | None = None,
 ) -> Evaluation:
     """Metrics of a model (or ensemble) on a split; with a `teacher`, agreement with it too.
+
+    `validation`: other labelled rows of a regression. A model that answers values alone then has a likelihood too, with
+    one variance per target: its mean squared error there (a little small where these rows picked its weights).
 
     >>> ps.evaluate(student, data.test)["accuracy"]  # doctest: +SKIP
     0.938
     """
+    found = predict(model, source)
+    if validation is not None and found.regression:
+        found = found.with_variance_of(predict(model, validation))
     if names is None:
-        values = source.spec.task == "regression"
-        against = AGAINST_TEACHER_OF_VALUES if values else AGAINST_TEACHER
-        names = (QUALITY_OF_VALUES if values else QUALITY) + (against if teacher is not None else ())
-    return measure(predict(model, source), tuple(names), predict(teacher, source) if teacher is not None else None)
+        against = AGAINST_TEACHER_OF_VALUES if found.regression else AGAINST_TEACHER
+        names = found.quality + (against if teacher is not None else ())
+    return measure(found, tuple(names), predict(teacher, source) if teacher is not None else None)
 
 
 @dataclass(frozen=True, slots=True)

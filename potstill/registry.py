@@ -8,6 +8,7 @@ turns each into a table with the name and the given keys, checked against the si
 from __future__ import annotations
 
 import inspect
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -27,6 +28,11 @@ def _parameters(function: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
         for p in inspect.signature(function).parameters.values()
         if p.kind is inspect.Parameter.KEYWORD_ONLY
     }
+
+
+def _kinds(kind: Any) -> set[Any]:
+    """What an annotation stands for: itself, or the members of a union."""
+    return set(typing.get_args(kind)) if typing.get_origin(kind) in (typing.Union, types.UnionType) else {kind}
 
 
 class Registry:
@@ -111,7 +117,7 @@ class Registry:
     def _convert(self, name: str, word: str, value: Any, kind: Any) -> Any:
         from pydantic import TypeAdapter, ValidationError
 
-        if isinstance(value, bool) and kind in (int, float):
+        if isinstance(value, bool) and bool not in _kinds(kind) and _kinds(kind) & {int, float}:
             raise self.error(f'{word} of the {self.kind} "{name}" is a number; found {value!r}.')
         try:
             return TypeAdapter(kind).validate_python(value)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_che
 if TYPE_CHECKING:
     from torch import LongTensor, Tensor, nn
 
-Kind: TypeAlias = Literal["logits", "probabilities", "values"]
+Kind: TypeAlias = Literal["logits", "probabilities", "values", "gaussian"]
 Task: TypeAlias = Literal["multiclass", "binary", "regression"]
 
 
@@ -90,6 +90,13 @@ class TeacherOutputs(Protocol):
     def values(self) -> Tensor:
         """(B, D) float32: a regression's targets, the mean over members (zero where not known)."""
 
+    def variance(self) -> Tensor | None:
+        """(B, D) float32: of those values (1 where not known); None where there is none.
+
+        The members' own variances in the mean, and the variance of their values around their mean (law of total
+        variance). A single teacher of plain values has none.
+        """
+
     def features(self) -> Mapping[str, Tensor]:
         """Named hidden features of a live teacher; empty for recorded outputs."""
 
@@ -162,7 +169,11 @@ class Teacher(Protocol):
 
     @property
     def kind(self) -> Kind:
-        """What the numbers are; values are a regression's, in the targets' own units."""
+        """What the numbers are.
+
+        Values are a regression's, (B, D) in the targets' own units; of the kind gaussian (B, 2 D): means first, then
+        the natural logarithms of variances.
+        """
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -172,7 +183,7 @@ class Teacher(Protocol):
         """Hash of whatever decides the answers."""
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """(B, ...) preprocessed inputs to (B, K), (B, 1), (B, D), or with an axis of members, (B, members, K)."""
+        """(B, ...) preprocessed inputs to (B, K), (B, 1), (B, D) or (B, 2 D), or to (B, members, ...) of these."""
 
 
 @runtime_checkable

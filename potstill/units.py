@@ -17,11 +17,33 @@ from torch import Tensor
 
 from potstill.types import Batch, TargetScaling, TeacherOutputs
 
+LOG_VARIANCE = 30.0
+"""A network's log variance counts as this where it is larger, and as minus this where it is smaller: a standard
+deviation of 3 million or of 0.3 millionths in units of the network. Beyond, float32 has no numbers left."""
 
-def own(answers: Tensor, scaling: TargetScaling) -> Tensor:
-    """A network's answers (..., D) to values (..., D) float32 in the targets' own units: answer * scale + offset."""
+
+def own(answers: Tensor, scaling: TargetScaling | None) -> Tensor:
+    """A network's answers (..., D) to values (..., D) float32 in the targets' own units: answer * scale + offset.
+
+    Of (..., 2 D), means and log variances, both. Without a scaling the units are the targets' own already.
+    """
+    answers = answers.float()
+    if scaling is None:
+        return answers
     scale, offset = _tensors(scaling, answers.device)
-    return answers.float() * scale + offset
+    targets = len(scaling.scale)
+    values = answers[..., :targets] * scale + offset
+    if answers.shape[-1] == targets:
+        return values
+    return torch.cat([values, answers[..., targets:] + 2.0 * scale.log()], -1)
+
+
+def bounded(answers: Tensor, targets: int) -> Tensor:
+    """A network's answers (B, 2 D) with log variances in +-`LOG_VARIANCE`; means, and answers (B, D), as they are."""
+    if answers.shape[-1] == targets:
+        return answers
+    logs = answers[..., targets:].clamp(-LOG_VARIANCE, LOG_VARIANCE)
+    return torch.cat([answers[..., :targets], logs], -1)
 
 
 def learnt(values: Tensor, scaling: TargetScaling) -> Tensor:
@@ -58,6 +80,11 @@ class _Learnt:
 
     def values(self) -> Tensor:
         return torch.where(self.known[:, None], learnt(self._answers.values(), self._scaling), 0.0)
+
+    def variance(self) -> Tensor | None:
+        variance, known = self._answers.variance(), self.known[:, None]
+        scale = _tensors(self._scaling, known.device)[0]
+        return None if variance is None else torch.where(known, variance / scale.square(), 1.0)
 
     def probs(self, temperature: float = 1.0) -> Tensor:
         return self._answers.probs(temperature)

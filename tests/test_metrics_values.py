@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics as sk
 
 from potstill import metrics
@@ -31,15 +32,27 @@ class Row:
     per_example: bool = True
     reads: str = "labels"
     best: float = 0.0
+    wide: bool = False  # reads log variances too
+
+    def found(self, n: int, targets: int) -> Array:
+        """Predictions, with log variances where those are read."""
+        logs = np.random.default_rng(7).normal(size=(n, targets)).astype(np.float32)
+        return np.concatenate([values(n, targets), logs][: 1 + self.wide], 1)
 
 
 def _mse(values: Array, labels: Array) -> float:
     return float(sk.mean_squared_error(labels.astype(float), values.astype(float)))
 
 
+def _likelihood(answers: Array, labels: Array) -> float:
+    means, logs = np.split(answers.astype(float), 2, axis=1)
+    return float(-stats.norm.logpdf(labels.astype(float), means, np.exp(logs / 2)).sum(1).mean())
+
+
 TABLE = {
     "absolute_error": Row("lower", lambda v, y: float(sk.mean_absolute_error(y.astype(float), v.astype(float)))),
     "r2": Row("higher", lambda v, y: float(sk.r2_score(y.astype(float), v.astype(float))), False, best=1.0),
+    "negative_log_likelihood": Row("lower", _likelihood, wide=True, best=0.0),
     "squared_error": Row("lower", _mse),
     "teacher_squared_error": Row("lower", _mse, reads="teacher"),
 }
@@ -62,13 +75,14 @@ def test_declarations(name: str) -> None:
         metrics.fitting(name, DataSpec((3,), (), "regression", targets=("a", "b"))),
     )
     assert (declared.better, fitting.better) == (row.better, row.better)
-    assert fitting.phi(values(4, 2), values(4, 2, seed=1)).shape[0] == 4
+    assert fitting.phi(row.found(4, 2), values(4, 2, seed=1)).shape[0] == 4
+    assert metric.needs_variances == row.wide
 
 
 @pytest.mark.parametrize(("n", "targets"), [(2, 1), (40, 1), (40, 3)])
 @every_row
 def test_oracle(name: str, n: int, targets: int) -> None:
-    found, labels = values(n, targets), values(n, targets, seed=1)
+    found, labels = TABLE[name].found(n, targets), values(n, targets, seed=1)
     assert metrics.get(name, targets=targets).value(found, labels) == pytest.approx(TABLE[name].oracle(found, labels))
 
 
@@ -76,7 +90,7 @@ def test_oracle(name: str, n: int, targets: int) -> None:
 def test_form(name: str) -> None:
     """phi is (n, d) float64; combine is vectorised over leading axes; rows may come in any order or in parts."""
     metric, row = metrics.get(name, targets=3), TABLE[name]
-    found, labels = values(50, 3), values(50, 3, seed=1)
+    found, labels = row.found(50, 3), values(50, 3, seed=1)
     phi = metric.phi(found, labels)
     assert phi.dtype == np.float64
     assert phi.shape == (50, 1 if row.per_example else phi.shape[1])
@@ -92,7 +106,7 @@ def test_form(name: str) -> None:
 @every_row
 def test_jackknife_leaves_one_example_out(name: str) -> None:
     metric, row = metrics.get(name, targets=2), TABLE[name]
-    found, labels = values(30, 2), values(30, 2, seed=1)
+    found, labels = row.found(30, 2), values(30, 2, seed=1)
     whole = metric.value(found, labels)
     brute = [30 * whole - 29 * row.oracle(np.delete(found, i, 0), np.delete(labels, i, 0)) for i in range(30)]
     np.testing.assert_allclose(pseudo_values(metric, metric.phi(found, labels)), brute, rtol=1e-6)
@@ -101,7 +115,22 @@ def test_jackknife_leaves_one_example_out(name: str) -> None:
 @every_row
 def test_right_values_reach_the_best(name: str) -> None:
     labels = values(12, 2)
-    assert metrics.get(name, targets=2).value(labels, labels) == TABLE[name].best
+    sure = np.full((12, 2), -np.log(2 * np.pi), np.float32)  # a variance whose density is 1 at the mean
+    found = np.concatenate([labels, sure][: 1 + TABLE[name].wide], 1)
+    assert metrics.get(name, targets=2).value(found, labels) == pytest.approx(TABLE[name].best, abs=1e-6)
+
+
+@every_row
+def test_variances_change_only_what_reads_them(name: str) -> None:
+    metric, row = metrics.get(name, targets=2), TABLE[name]
+    labels, logs = values(9, 2, seed=1), np.ones((9, 2), np.float32)
+    both = np.concatenate([values(9, 2), logs], 1)
+    if row.wide:
+        with pytest.raises(DataError, match=r"found values alone, of shape \(9, 2\); a likelihood wants variances"):
+            metric.phi(values(9, 2), labels)
+        assert metric.value(both, labels) != metric.value(np.concatenate([values(9, 2), 2 * logs], 1), labels)
+    else:
+        assert metric.value(both, labels) == metric.value(values(9, 2), labels)
 
 
 def test_the_mean_of_the_labels_explains_nothing() -> None:
@@ -135,10 +164,11 @@ BAD = {
 def test_bad_values_are_refused(name: str, fault: str) -> None:
     bad, message = BAD[fault]
     metric = metrics.get(name, targets=2)
+    wide = TABLE[name].wide and bad.shape[1:] == (2,) and bad.dtype.kind == "f"
     with pytest.raises(DataError, match=message):
-        metric.phi(bad, values(4, 2))
+        metric.phi(np.concatenate([bad, bad], 1) if wide else bad, values(4, 2))
     with pytest.raises(DataError, match=message):
-        metric.phi(values(4, 2), bad)
+        metric.phi(TABLE[name].found(4, 2), bad)
 
 
 def test_metrics_of_classes_and_of_values_are_told_apart() -> None:

@@ -10,6 +10,7 @@ from potstill.losses.classification import (
 )
 from potstill.losses.closed_form import TABLE_LIMIT, ClosedForm, Target, label_target, soft_target
 from potstill.losses.normalizers import printed_normalizer, simplex_normalizer
+from potstill.losses.regression import negative_log_likelihood, scaled_error
 
 __all__ = [
     "TABLE_LIMIT",
@@ -20,7 +21,9 @@ __all__ = [
     "kl",
     "label_target",
     "log_softmax",
+    "negative_log_likelihood",
     "printed_normalizer",
+    "scaled_error",
     "simplex_normalizer",
     "soft_cross_entropy",
     "soft_target",

@@ -67,6 +67,9 @@ _VALUES: Mapping[str, Callable[..., Metric]] = MappingProxyType(
         name: partial(make, name)
         for name, make in {
             "absolute_error": partial(build_of_values, better="lower", raw=_values.absolute_error),
+            "negative_log_likelihood": partial(
+                build_of_values, better="lower", raw=_values.negative_log_likelihood, variances=True
+            ),
             "r2": partial(build_of_values, better="higher", raw=_values.r2, combine=_values.explained),
             "squared_error": partial(build_of_values, better="lower", raw=_values.squared_error),
             "teacher_squared_error": partial(

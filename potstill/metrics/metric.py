@@ -7,7 +7,7 @@ of a metric that is no mean (macro F1, calibration error) costs one subtraction 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
@@ -32,10 +32,12 @@ class Metric:
     `phi(predictions (n, K), labels (n,)) -> (n, d) float64`; with `needs_teacher` the second argument is the teacher's
     predictions (n, K), and without `needs_labels` it is not looked at. `combine(sums (..., d), n) -> (...)`, where n is
     the number of examples in the sum. `per_example`: the value is the mean of one number per example (d = 1).
-    `fraction`: the value lies in [0, 1] and reads best in per cent.
+    `fraction`: the value lies in [0, 1] and reads best in per cent. `needs_variances`: a regression's values alone are
+    refused.
 
     Predictions are log-probabilities; a binary task has K = 2. `phi` raises `DataError` for what it cannot use. A
-    metric of a regression's values has the same form: predictions and labels are (n, D), in the targets' own units.
+    metric of a regression has the same form: labels are (n, D), in the targets' own units, and so are predictions, or
+    (n, 2 D) with log variances after the values.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Metric:
     needs_teacher: bool = False
     needs_labels: bool = True
     fraction: bool = False
+    needs_variances: bool = False
 
     def value(self, predictions: NDArray[Any], labels: NDArray[Any]) -> float:
         """The metric over all examples: `combine(phi(predictions, labels).sum(0), n)`."""
@@ -79,10 +82,15 @@ def build_of_values(
     targets: int,
     reads: Reads = "labels",
     combine: Combine | None = None,
+    variances: bool = False,
 ) -> Metric:
-    """The same from `raw(values (n, D) float64, second (n, D) float64) -> (n, d)`, for D targets."""
-    phi = partial(_checked_values, raw=raw, targets=targets, reads=reads)
-    return _metric(name, better, phi, reads=reads, combine=combine, fraction=False)
+    """The same from `raw(values (n, D) float64, second (n, D) float64) -> (n, d)`, for D targets.
+
+    With `variances` from (n, 2 D), log variances after the values; predictions must have them then.
+    """
+    phi = partial(_checked_values, raw=raw, targets=targets, reads=reads, variances=variances)
+    found = _metric(name, better, phi, reads=reads, combine=combine, fraction=False)
+    return replace(found, needs_variances=variances)
 
 
 def _metric(
@@ -126,9 +134,14 @@ def _checked(predictions: NDArray[Any], second: NDArray[Any], *, raw: Phi, class
     return raw(log_p, log_p)
 
 
-def _checked_values(predictions: NDArray[Any], second: NDArray[Any], *, raw: Phi, targets: int, reads: Reads) -> Floats:
-    found = target_values(predictions, targets, "predictions")
-    other = target_values(second, targets, "labels" if reads == "labels" else "the teacher's predictions")
+def _checked_values(
+    predictions: NDArray[Any], second: NDArray[Any], *, raw: Phi, targets: int, reads: Reads, variances: bool
+) -> Floats:
+    found = target_values(predictions, targets, "predictions", variances=variances)
+    if reads == "labels":
+        other = target_values(second, targets, "labels", alone=True)
+    else:
+        other = target_values(second, targets, "the teacher's predictions")
     if len(found) != len(other):
         raise DataError(
             f"{len(found)} predictions but {len(other)} {'labels' if reads == 'labels' else 'of the teacher'}: both "
@@ -137,17 +150,27 @@ def _checked_values(predictions: NDArray[Any], second: NDArray[Any], *, raw: Phi
     return raw(found, other)
 
 
-def target_values(values: NDArray[Any], targets: int, what: str) -> Floats:
-    """`values` as (n, D) float64 finite numbers, or a `DataError` that says what is wrong with them."""
+def target_values(
+    values: NDArray[Any], targets: int, what: str, *, variances: bool = False, alone: bool = False
+) -> Floats:
+    """The first D columns of `values` (n, D) or (n, 2 D), float64 and finite, or a `DataError` that says what is wrong.
+
+    With `variances` all 2 D, which must be there; `alone`: there must be D.
+    """
     array = np.asarray(values)
     if array.dtype.kind != "f":
         raise DataError(f"{what}: found dtype {array.dtype}, wanted floating-point values.")
-    if array.ndim != 2 or array.shape[1] != targets:
+    if variances and array.shape[1:] == (targets,):
+        raise DataError(
+            f"{what}: found values alone, of shape {array.shape}; a likelihood wants variances too. Use a model that "
+            "answers them, or the errors on validation data (ps.evaluate(..., validation=data.validation))."
+        )
+    if array.ndim != 2 or array.shape[1] not in ((targets,) if alone else (targets, 2 * targets)):
         raise DataError(f"{what}: found shape {array.shape}, wanted (n, {targets}): one row of targets per example.")
     if len(array) == 0:
         raise DataError(f"{what}: there are no examples; a metric needs at least one.")
     _refuse_rows(~np.isfinite(array).all(axis=1), what, "NaN or infinity")
-    return array.astype(np.float64)
+    return array[:, : targets * (1 + variances)].astype(np.float64)
 
 
 def log_probabilities(values: NDArray[Any], classes: int, what: str = "predictions") -> Floats:

@@ -1,4 +1,4 @@
-"""How right a regression's values are: squared and absolute error, R2; how far they are from the teacher's.
+"""How right a regression's values are: squared and absolute error, R2, likelihood; how far from the teacher's.
 
 Every function named after a metric is its `phi`: values (n, D) and labels (n, D), or the teacher's values, both float64
 in the targets' own units, to (n, d). Several targets count alike, whatever their units: a mean over them.
@@ -40,3 +40,14 @@ def explained(sums: Floats, n: int) -> Floats:
     varied = spread > 1e-13 * second
     ratio = np.divide(left, spread, out=np.asarray(left > 0, np.float64), where=varied)
     return np.asarray((1.0 - ratio).mean(axis=-1), np.float64)
+
+
+def negative_log_likelihood(answers: Floats, labels: NDArray[Any]) -> Floats:
+    """-log of the normal density of the label, in nats: the SUM over targets of its logarithm, for one example.
+
+    `answers` (n, 2 D): means, then log variances, so that it is 1/2 sum (log 2 pi + log v + (y - m)^2 / v). In other
+    units of a target it is another number: a factor c adds log c.
+    """
+    means, logs = np.split(answers, 2, axis=1)
+    terms = np.log(2 * np.pi) + logs + np.square(labels - means) * np.exp(-logs)
+    return np.asarray(terms.sum(axis=1, keepdims=True) / 2, np.float64)

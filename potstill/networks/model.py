@@ -29,6 +29,8 @@ _LATER = ("sees", "recipe")  # what is told of data only where it is something
 class Model:
     """A trained network. It is a teacher too: for preprocessed inputs it answers logits, or values in own units.
 
+    `variances`: a regression's network answers a log variance for each target too, after the values.
+
     `specification` is what `networks.build` takes, None for a user's own network; `info` is JSON-able (seed, objective,
     best step, ...); `history` has one row per epoch.
     """
@@ -38,11 +40,14 @@ class Model:
     specification: Mapping[str, Any] | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
     history: Sequence[Mapping[str, float]] = ()
+    variances: bool = False
 
     @property
     def kind(self) -> Kind:
-        """`"logits"`, or `"values"` of a regression."""
-        return "values" if self.spec.task == "regression" else "logits"
+        """`"logits"`, or of a regression `"values"`, or `"gaussian"` with variances."""
+        if self.spec.task != "regression":
+            return "logits"
+        return "gaussian" if self.variances else "values"
 
     @property
     def sees(self) -> str:
@@ -57,7 +62,7 @@ class Model:
     def __call__(self, inputs: Tensor) -> Tensor:
         """Logits (B, K), or (B, 1) for a binary task, for preprocessed inputs (B, *shape); no gradient, eval mode.
 
-        Of a regression values (B, D) float32 in the targets' own units.
+        Of a regression values (B, D) float32 in the targets' own units; with variances (B, 2 D), their logarithms last.
         """
         if self.network.training:
             self.network.eval()
@@ -66,7 +71,9 @@ class Model:
             # A user's own network may write into its inputs, which may be the data itself.
             own = inputs if self.specification is not None else inputs.clone()
             answer: Tensor = self.network(own if parameter is None else own.to(parameter.device))
-        return answer if self.spec.scaling is None else units.own(answer, self.spec.scaling)
+        if self.spec.task != "regression":
+            return answer
+        return units.own(units.bounded(answer, self.spec.outputs), self.spec.scaling)
 
     def fingerprint(self) -> str:
         """sha256 over the weights, the specification and the class names."""
@@ -78,7 +85,8 @@ class Model:
         told = asdict(self.spec)
         if self.spec.task != "regression":  # as it was before there were others, so that old recordings fit
             del told["targets"], told["scaling"]
-        return {"network": specification, "data": {key: told[key] for key in told if told[key] or key not in _LATER}}
+        found = {"network": specification, "data": {key: told[key] for key in told if told[key] or key not in _LATER}}
+        return found | ({"variances": True} if self.variances else {})
 
     def save(self, folder: str | Path) -> Path:
         """Write `model.safetensors` and `network.json` (last) into a folder; returns it."""
@@ -97,6 +105,7 @@ class Model:
         }
         if self.spec.task == "regression":
             told |= {"targets": list(self.spec.targets), "target_scaling": described["data"]["scaling"]}
+            told["variances"] = self.variances
         if self.spec.sees:
             told["sees"] = self.spec.sees
         if self.spec.recipe:
@@ -135,6 +144,7 @@ def load(folder: str | Path, *, network: nn.Module | None = None) -> Model:
             recipe=_recipe(folder, found.get("recipe_sha256")),
         )
         specification, info, expected = found["network"], found["info"], found["weights_sha256"]
+        variances = bool(found.get("variances"))
     except (KeyError, TypeError) as error:
         raise NetworkError(f"{path} is damaged: {error}. Train or copy the model again.") from error
     if specification is None and network is None:
@@ -145,10 +155,10 @@ def load(folder: str | Path, *, network: nn.Module | None = None) -> Model:
     weights = folder / "model.safetensors"
     if storage.sha256_file(weights) != expected:
         raise StorageError(f"{weights} is damaged: its sha256 differs from network.json. Train or copy it again.")
-    module = network if network is not None else build(specification, spec.shape, spec.outputs)
+    module = network if network is not None else build(specification, spec.shape, spec.outputs * (1 + variances))
     _fill(module, storage.read_tensors(weights), weights)
     module.eval()
-    return Model(module, spec, specification, info)
+    return Model(module, spec, specification, info, variances=variances)
 
 
 def _scaling(found: Mapping[str, Sequence[float]] | None) -> TargetScaling | None:

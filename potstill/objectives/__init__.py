@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from potstill.errors import NotYetError, ObjectiveError
 from potstill.objectives.classification import (
@@ -24,9 +25,10 @@ from potstill.objectives.classification import (
     pseudo_labels,
     soft_labels,
 )
-from potstill.objectives.objective import Learns, Objective, ObjectiveSpec, TargetsFunction
+from potstill.objectives.objective import Learns, Objective, ObjectiveSpec, Owns, TargetsFunction
 from potstill.objectives.probabilistic import generalised, probabilistic
-from potstill.objectives.regression import squared_error
+from potstill.objectives.regression import gaussian, probabilistic_regression, squared_error
+from potstill.objectives.wls import equivalent_wls
 from potstill.registry import Registry, Spec
 from potstill.types import Batch, Outputs
 
@@ -36,14 +38,18 @@ __all__ = [
     "Learns",
     "Objective",
     "ObjectiveSpec",
+    "Owns",
     "TargetsFunction",
     "build",
+    "equivalent_wls",
+    "gaussian",
     "generalised",
     "hard_labels",
     "hinton",
     "hinton_twice_softened",
     "logit_mse",
     "probabilistic",
+    "probabilistic_regression",
     "pseudo_labels",
     "soft_labels",
     "squared_error",
@@ -61,6 +67,8 @@ REGISTRY = Registry(
         "squared_error": squared_error,
         "probabilistic": probabilistic,
         "generalised": generalised,
+        "gaussian": gaussian,
+        "probabilistic_regression": probabilistic_regression,
     },
     ObjectiveError,
 )
@@ -69,9 +77,7 @@ NOT_YET: Mapping[str, str] = {
     "attention_transfer": "attention maps of hidden features (Zagoruyko and Komodakis 2017)",
     "dist": "correlations between and within classes (Huang et al. 2022)",
     "dkd": "decoupled knowledge distillation (Zhao et al. 2022)",
-    "gaussian": "a teacher that answers with a mean and a variance",
     "hints": "hidden features through a regressor (Romero et al. 2015)",
-    "probabilistic_regression": "the teacher's answers in a probabilistic model, for regression",
     "relational": "distances and angles between examples (Park et al. 2019)",
     "similarity_preserving": "similarities between examples (Tung and Mori 2019)",
 }
@@ -110,7 +116,7 @@ def _sum(parts: list[Objective]) -> Objective:
     learns = {part.learns for part in parts} - {"anything"}
     if len(learns) > 1:
         names = " + ".join(part.name for part in parts)
-        raise ObjectiveError(f"{names}: some learn classes, some values. Objectives of a sum need one kind.")
+        raise ObjectiveError(f"{names}: they learn {' and '.join(sorted(learns))}. Objectives of a sum learn the same.")
     for part in parts:
         seen[part.name] += 1
         named.append((part.name if count[part.name] == 1 else f"{part.name}{seen[part.name]}", part))
@@ -122,10 +128,18 @@ def _sum(parts: list[Objective]) -> Objective:
         needs_labels=any(part.needs_labels for part in parts),
         needs_teacher=any(part.needs_teacher for part in parts),
         learns=next(iter(learns), "anything"),
+        owns=partial(_owned, parts=tuple(named)) if any(part.owns for part in parts) else None,
     )
 
 
-def _summed(outputs: Outputs, batch: Batch, *, parts: tuple[tuple[str, Objective], ...]) -> dict[str, Tensor]:
-    terms = [(prefix, name, term) for prefix, part in parts for name, term in part(outputs, batch).items()]
+def _owned(outputs: Outputs, batch: Batch, *, parts: tuple[tuple[str, Objective], ...]) -> nn.Module:
+    return nn.ModuleDict({name: part.owns(outputs, batch) for name, part in parts if part.owns is not None})
+
+
+def _summed(
+    outputs: Outputs, batch: Batch, owned: nn.ModuleDict | None = None, *, parts: tuple[tuple[str, Objective], ...]
+) -> dict[str, Tensor]:
+    made = [(name, replace(part, owned=owned[name]) if owned and part.owns else part) for name, part in parts]
+    terms = [(prefix, name, term) for prefix, part in made for name, term in part(outputs, batch).items()]
     count = Counter(name for _, name, _ in terms)
     return {name if count[name] == 1 else f"{prefix}.{name}": term for prefix, name, term in terms}

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, final
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from potstill import losses
 from potstill.errors import ObjectiveError
 from potstill.registry import Spec
-from potstill.types import Batch, ObjectiveFunction, Outputs
+from potstill.types import Batch, Outputs
 
 TargetsFunction: TypeAlias = Callable[[Batch, int], list[losses.Target]]
-Learns: TypeAlias = Literal["classes", "values", "anything"]
+Learns: TypeAlias = Literal["classes", "values", "gaussian", "anything"]
+Owns: TypeAlias = Callable[[Outputs, Batch], nn.Module]
 
 
 @final
@@ -26,19 +27,35 @@ class Objective:
     `needs_labels`: rows without label teach it less; `needs_teacher`: a batch without teacher is an `ObjectiveError`.
     `targets(batch, K)`: the same terms as `losses.Target`s, where they are tempered cross-entropies with targets that
     the student does not change; a training then computes them in closed form. `learns`: what the student answers,
-    logits of classes or a regression's values; "anything" where the objective does not look at that.
+    logits of classes, a regression's values, or values and log variances (gaussian); "anything" where the objective
+    does not look at that. `owns` makes a module with the objective's parameters, which `terms` gets as a third
+    argument: a training optimises and checkpoints them with the network, and no model holds them.
     """
 
     name: str
     settings: Mapping[str, Any] = field(hash=False)
-    terms: ObjectiveFunction = field(compare=False, repr=False)
+    terms: Callable[..., dict[str, Tensor]] = field(compare=False, repr=False)
     needs_labels: bool
     needs_teacher: bool
     targets: TargetsFunction | None = field(default=None, compare=False, repr=False)
     learns: Learns = "classes"
+    owns: Owns | None = field(default=None, compare=False, repr=False)
+    owned: nn.Module | None = field(default=None, compare=False, repr=False)
 
     def __call__(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-        return self.terms(outputs, batch)
+        if self.owns is None:
+            return self.terms(outputs, batch)
+        if self.owned is None:
+            raise ObjectiveError(
+                f'The objective "{self.name}" has parameters, which a training makes. Outside one: '
+                "objective.prepared(outputs, batch)."
+            )
+        return self.terms(outputs, batch, self.owned)
+
+    def prepared(self, outputs: Outputs, batch: Batch) -> Objective:
+        """The same with fresh parameters, if it has any: made for a student's answers to a batch, which are examples of
+        what it will be given."""
+        return self if self.owns is None else replace(self, owned=self.owns(outputs, batch))
 
     @property
     def spec(self) -> dict[str, Any] | list[dict[str, Any]]:

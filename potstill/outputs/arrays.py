@@ -13,6 +13,7 @@ from torch import Tensor
 from potstill.errors import OutputsError, StorageError, TeacherError
 from potstill.outputs.check import as_members, check_logits, check_values
 from potstill.outputs.parts import ArrayPart
+from potstill.outputs.soften import OF_VALUES
 from potstill.outputs.store import Stored
 from potstill.types import Kind
 
@@ -33,8 +34,10 @@ def from_array(
     Row i must be the answer to example i. With `labels` (rows,) int64 (and `labelled` (rows,) bool), at least 50 of
     them, the order is checked: answers whose argmax agrees with the labels no better than by chance are refused. Chance
     is agreement in a shuffled order, q = sum over classes of the shares of that class among labels and answers; refused
-    is a number of agreements whose one-sided binomial p-value under q is above 0.01. A teacher that knows nothing is
-    refused too; leave `labels` out to bring it nevertheless.
+    is a number of agreements whose one-sided binomial p-value under q is above 0.01. A regression's values, with labels
+    (rows, D), are refused where those of no target go along with its labels: the least of D one-sided p-values of
+    Pearson's correlation, times D, is above 0.01. A teacher that knows nothing is refused too; leave `labels` out to
+    bring it nevertheless.
 
     Raises `OutputsError` (object array, row count, order) or `TeacherError` (not finite, another kind than declared).
     """
@@ -55,9 +58,12 @@ def from_array(
     if kind == "logits":
         check_logits(answers, where)
     stored = Stored([ArrayPart(answers, kind=kind, name=where)])
-    if labels is not None and kind != "values":
-        every = torch.ones_like(labels, dtype=torch.bool)
-        _check_order(stored, labels, every if labelled is None else labelled, where=where)
+    if labels is not None:
+        known = torch.ones(len(labels), dtype=torch.bool) if labelled is None else labelled
+        if kind not in OF_VALUES:
+            _check_order(stored, labels, known, where=where)
+        elif labels.dim() == 2:
+            _check_values_order(stored, labels, known, where=where)
     return stored
 
 
@@ -101,4 +107,26 @@ def _check_order(stored: Stored, labels: Tensor, labelled: Tensor, *, where: str
         raise OutputsError(
             f"{where} agrees with {agreements} of {len(rows)} labels, chance alone gives {chance * len(rows):.0f}: its "
             "rows look shuffled. Save the answers in the order of the data (no shuffling loader), or pass no labels."
+        )
+
+
+def _check_values_order(stored: Stored, labels: Tensor, labelled: Tensor, *, where: str) -> None:
+    from scipy.stats import pearsonr
+
+    if labels.shape != (len(stored), stored.number) or labelled.shape != labels.shape[:1]:
+        raise OutputsError(
+            f"There are labels {tuple(labels.shape)} for answers {(len(stored), stored.number)}; wanted are as many."
+        )
+    rows = labelled.nonzero()[:, 0]
+    if len(rows) < _FEWEST_LABELS:
+        return
+    told = stored.lookup(rows, 0).values().double()  # type: ignore[arg-type]
+    truth = labels.index_select(0, rows).double()
+    pairs = [(a.numpy(), b.numpy()) for a, b in zip(told.t(), truth.t(), strict=True)]
+    varied = [(a, b) for a, b in pairs if np.ptp(a) > 0 and np.ptp(b) > 0]
+    least = min((pearsonr(a, b, alternative="greater").pvalue for a, b in varied), default=1.0)
+    if least * len(pairs) > _LEVEL:
+        raise OutputsError(
+            f"{where} does not go along with the labels of {len(rows)} rows, in no target: its rows look shuffled. "
+            "Save the answers in the order of the data (no shuffling loader), or pass no labels."
         )

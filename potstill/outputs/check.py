@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 from torch import Tensor
 
 from potstill.errors import OutputsError, TeacherError
+from potstill.outputs import soften
 from potstill.types import DataSpec, Kind, Teacher
 
 _SUM_TOLERANCE = 1e-3
@@ -21,8 +24,8 @@ def must_be_teacher(teacher: object) -> None:
             f"Found {type(teacher).__name__} where a teacher is wanted (kind, classes, fingerprint, call). "
             "Wrap it: teachers.Torch(network), or teachers.Function(fn, kind=..., name=...)."
         )
-    if teacher.kind not in ("logits", "probabilities", "values"):
-        raise TeacherError(f'The teacher\'s kind is "{teacher.kind}"; it must be logits, probabilities or values.')
+    if teacher.kind not in get_args(Kind):
+        raise TeacherError(f'The teacher\'s kind is "{teacher.kind}"; it must be one of {", ".join(get_args(Kind))}.')
 
 
 def as_members(answers: object, rows: int) -> Tensor:
@@ -51,8 +54,14 @@ def as_members(answers: object, rows: int) -> Tensor:
 def check_values(answers: Tensor, index: Tensor, *, kind: Kind, limit: float, where: str = "The teacher") -> None:
     """Raises `TeacherError` naming the row, if a number of `answers` (B, members, outputs) is not usable.
 
-    Not finite; larger than `limit` (what the storage type holds); or no probability although that is declared.
+    Not finite; larger than `limit` (what the storage type holds); or no probability although that is declared. Means
+    and log variances need an even number of outputs.
     """
+    if kind == "gaussian" and answers.shape[-1] % 2:
+        raise TeacherError(
+            f"{where} declares means and log variances but answers {answers.shape[-1]} numbers; wanted are two per "
+            "target, the means first."
+        )
     extremes = torch.aminmax(answers)  # a NaN anywhere comes out of both: six times cheaper than isfinite().all()
     low, high = float(extremes.min), float(extremes.max)
     if not (-limit <= low and high <= limit):
@@ -128,9 +137,8 @@ def check_classes(classes: tuple[str, ...] | None, spec: DataSpec, *, kind: Kind
 
     Both lists may be absent (None, empty). Those of a teacher of values are targets.
     """
-    known = spec.targets if kind == "values" else spec.classes
-    number = 2 if outputs == 1 and kind != "values" else outputs
-    what = "targets" if kind == "values" else "classes"
+    values, number = kind in soften.OF_VALUES, soften.number(outputs, kind)
+    known, what = (spec.targets, "targets") if values else (spec.classes, "classes")
     for names, whose in ((classes, "the teacher names"), (known, "the data has")):
         if names and len(names) != number:
             raise TeacherError(

@@ -126,5 +126,8 @@ class _Asked:
     def values(self) -> Tensor:
         return self._get().values()
 
+    def variance(self) -> Tensor | None:
+        return self._get().variance()
+
     def features(self) -> Mapping[str, Tensor]:
         return {}

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from potstill import storage
 from potstill.errors import OutputsError
+from potstill.outputs.soften import number
 from potstill.types import Kind, Source, Teacher
 
 FORMAT = 1
@@ -59,8 +60,8 @@ class Header(BaseModel):
 
     @property
     def number(self) -> int:
-        """Number of classes K (of outputs, for values): two where one output stands for a binary task."""
-        return 2 if self.outputs == 1 and self.kind != "values" else self.outputs
+        """Number of classes K: two where one output stands for a binary task; or of targets D."""
+        return number(self.outputs, self.kind)
 
     @property
     def kept(self) -> int | None:

@@ -21,6 +21,7 @@ from potstill.outputs.journal import Journal
 from potstill.outputs.manifest import MANIFEST, Dtype, Header, Shard, compare, of_source, of_teacher, read_manifest
 from potstill.outputs.opening import open as open_outputs
 from potstill.outputs.parts import DTYPES, as_stored, tensor_shapes
+from potstill.outputs.soften import OF_VALUES
 from potstill.outputs.store import Stored
 from potstill.types import Source, Teacher, seen_by
 
@@ -60,8 +61,8 @@ def record(
     source = seen_by(teacher, source)
     batch_size = at_once(source.spec.shape) if batch_size is None else batch_size
     views = _check_settings(views, batch_size, shard_batches, top_k=top_k, dtype=dtype, source=source)
-    if top_k is not None and teacher.kind == "values":
-        raise SettingError("top_k is for classes; this teacher answers values. Leave it out.")
+    if top_k is not None and teacher.kind in OF_VALUES:
+        raise SettingError(f"top_k is for classes; this teacher answers {teacher.kind}. Leave it out.")
     wanted: dict[str, Any] = {
         **of_teacher(teacher),
         **of_source(source, views),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import final
+from typing import Final, final
 
 import torch
 from torch import Tensor
@@ -18,15 +18,16 @@ from potstill.errors import SettingError, TeacherError
 from potstill.types import Kind
 
 _TINY = torch.finfo(torch.float32).tiny
+OF_VALUES: Final = ("values", "gaussian")  # kinds of a regression
 
 
 def class_logits(answers: Tensor, kind: Kind) -> Tensor:
-    """(B, members, outputs) to class logits (B, members, K) float64; values stay as they are.
+    """(B, members, outputs) to class logits (B, members, K) float64; a regression's answers stay as they are.
 
     One output is a binary task: a logit z gives [0, z], a probability p gives [log(1-p), log p].
     """
     wide = answers.double()
-    if kind == "values":
+    if kind in OF_VALUES:
         return wide
     if kind == "probabilities":
         if wide.shape[-1] == 1:
@@ -90,20 +91,42 @@ def mean_logits(logits: Tensor, outputs: int) -> Tensor:
 
 def refuse_values(kind: Kind) -> None:
     """Raises `TeacherError` for a teacher of values, which has no probabilities."""
-    if kind == "values":
+    if kind in OF_VALUES:
         raise TeacherError(
-            "The teacher's answers are values (a regression), which have no probabilities. "
+            f"The teacher's answers are {kind} (a regression), which have no probabilities. "
             "Use an objective of values, or declare the teacher's kind as logits or probabilities."
         )
 
 
 def refuse_classes(kind: Kind) -> None:
     """Raises `TeacherError` for a teacher of classes, which has no values."""
-    if kind != "values":
+    if kind not in OF_VALUES:
         raise TeacherError(
             f"The teacher's answers are {kind} of classes; a regression wants values. Use a teacher of the same "
             'targets, or declare its kind: kind = "values".'
         )
+
+
+def number(outputs: int, kind: Kind) -> int:
+    """Number of classes K that so many outputs answer for, or of targets D."""
+    if kind in OF_VALUES:
+        return outputs if kind == "values" else outputs // 2
+    return 2 if outputs == 1 else outputs
+
+
+def mean_and_variance(answers: Tensor, kind: Kind) -> tuple[Tensor, Tensor | None]:
+    """Answers (B, members, D) or (B, members, 2 D) to the mean and the variance of their mixture, (B, D) each.
+
+    The variance is the mean of the members' variances and the variance of their means; None where a single member tells
+    values alone.
+    """
+    targets = number(answers.shape[-1], kind)
+    means = answers[..., :targets]
+    mean = means.mean(dim=1)
+    if kind == "values" and means.shape[1] == 1:
+        return mean, None
+    spread = (means - mean[:, None]).square().mean(dim=1)
+    return mean, spread if kind == "values" else spread + answers[..., targets:].exp().mean(dim=1)
 
 
 @final
@@ -161,7 +184,13 @@ class Softened:
     def values(self) -> Tensor:
         """(B, D) float32."""
         refuse_classes(self._kind)
-        return torch.where(self._known[:, None], self._logits.mean(dim=1), 0.0).float()
+        return torch.where(self._known[:, None], mean_and_variance(self._logits, self._kind)[0], 0.0).float()
+
+    def variance(self) -> Tensor | None:
+        """(B, D) float32, or None."""
+        refuse_classes(self._kind)
+        variance = mean_and_variance(self._logits, self._kind)[1]
+        return None if variance is None else torch.where(self._known[:, None], variance, 1.0).float()
 
     def features(self) -> Mapping[str, Tensor]:
         """Empty."""

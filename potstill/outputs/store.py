@@ -20,7 +20,7 @@ from potstill.types import Kind, TeacherOutputs
 
 TABLE_LIMIT = 256 * 2**20  # bytes of one table (rows, K) float32; beyond it a lookup softens its own rows
 _CHUNK = 2**17  # numbers softened at once while a table is built: they stay in the cache
-_UNTEMPERED: Final = frozenset({"logits", "values"})
+_UNTEMPERED: Final = frozenset({"logits", "values", "variance"})
 _NO_FEATURES: Final[Mapping[str, Tensor]] = MappingProxyType({})
 
 
@@ -63,13 +63,13 @@ class Stored:
 
     @property
     def outputs(self) -> int:
-        """Numbers per member and row: K, or 1 for a binary task."""
+        """Numbers per member and row: K, or 1 for a binary task; D, or 2 D with variances."""
         return self._parts[0].outputs
 
     @property
     def number(self) -> int:
-        """Number of classes K (of outputs, for values)."""
-        return 2 if self.outputs == 1 and self.kind != "values" else self.outputs
+        """Number of classes K, or of targets D."""
+        return soften.number(self.outputs, self.kind)
 
     @property
     def views(self) -> tuple[int, ...]:
@@ -218,6 +218,11 @@ class _Rows:
 
     def values(self) -> Tensor:
         return self._rows("values", 1.0)
+
+    def variance(self) -> Tensor | None:
+        soften.refuse_classes(self._stored.kind)
+        none = self._stored.kind == "values" and self._stored.members == 1
+        return None if none else self._rows("variance", 1.0)
 
     def features(self) -> Mapping[str, Tensor]:
         return _NO_FEATURES

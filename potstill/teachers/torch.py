@@ -22,7 +22,8 @@ class Torch:
     """A torch module as a teacher: inputs (B, ...) to (B, K), (B, 1) or (B, members, K), without gradients.
 
     The module is asked in evaluation mode on the device of its parameters; every submodule's own mode is put back
-    afterwards. `kind` says what its outputs are: "logits", "probabilities" or "values".
+    afterwards. `kind` says what its outputs are: "logits", "probabilities", or a regression's
+    "values" or "gaussian" (means, then log variances) in the targets' own units.
 
     Raises `TeacherError` when the module answers something that is not a tensor.
 

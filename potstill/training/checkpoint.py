@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -36,6 +36,15 @@ class State:
     stopped: bool = False
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
+
+
+class Kept(NamedTuple):
+    """A checkpoint: how far the training is, and the tensors of the model, the optimiser and the objective."""
+
+    state: State
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    objective: dict[str, Tensor]
 
 
 _PLAIN = (
@@ -69,12 +78,14 @@ def save(
     model: Mapping[str, Tensor],
     optimizer: Mapping[str, Tensor],
     *,
+    objective: Mapping[str, Tensor] | None = None,
     settings: Mapping[str, Any],
     engine: Mapping[str, Any],
 ) -> None:
-    """Write a checkpoint and remove the one before."""
+    """Write a checkpoint and remove the one before; `objective`: its own parameters."""
     tensors = {f"model/{name}": t for name, t in model.items()}
     tensors |= {f"optimizer/{name}": t for name, t in optimizer.items()}
+    tensors |= {f"objective/{name}": t for name, t in (objective or {}).items()}
     tensors |= {f"best/{name}": t for name, t in (state.best or {}).items()}
     name = f"step-{state.step:09d}.safetensors"
     digest = storage.write_tensors(folder / name, tensors)
@@ -94,10 +105,8 @@ def save(
             old.unlink(missing_ok=True)
 
 
-def load(
-    folder: Path, *, settings: Mapping[str, Any], engine: Mapping[str, Any]
-) -> tuple[State, dict[str, Tensor], dict[str, Tensor]] | None:
-    """State, model tensors and optimiser tensors of a checkpoint; None if there is none.
+def load(folder: Path, *, settings: Mapping[str, Any], engine: Mapping[str, Any]) -> Kept | None:
+    """What a checkpoint holds; None if there is none.
 
     Raises `RunError` if it was written with other settings (naming the key and both values), `StorageError` if damaged.
     """
@@ -117,7 +126,7 @@ def load(
     file = folder / found["tensors"]
     if not file.is_file() or storage.sha256_file(file) != found["sha256"]:
         raise StorageError(f"{file} is missing or damaged. Delete {folder} to start this training anew.")
-    groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "best": {}}
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "objective": {}, "best": {}}
     for name, tensor in storage.read_tensors(file).items():
         group, rest = name.split("/", 1)
         groups[group][rest] = tensor
@@ -130,7 +139,7 @@ def load(
             f"continued at step {state.step} with {key} {now} instead of {before}: the last bits may differ from an "
             "uninterrupted training"
         )
-    return state, groups["model"], groups["optimizer"]
+    return Kept(state, groups["model"], groups["optimizer"], groups["objective"])
 
 
 def remove(folder: Path) -> None:

@@ -25,10 +25,12 @@ from potstill.training.task import (
     TrainingData,
     describe_data,
     describe_objective,
+    outputs_of,
     pick_answers,
     pick_monitor,
     pick_objective,
     pick_rows,
+    prepared,
     refuse_smoothing,
     seeing,
 )
@@ -96,9 +98,10 @@ def fit(
     answers, validation_answers = pick_answers(teacher, validation_teacher, asked, data.validation)
     rows = pick_rows(goal, train, answers)
     key = {"seed": seed, "member": member, "generation": generation}
-    module = networks.seeded(network, train.spec.shape, train.spec.outputs, **key)
+    module = networks.seeded(network, train.spec.shape, outputs_of(train.spec, goal), **key)
     start = _start(module, weights, options.total_steps(len(train)))
     specification = None if callable(network) else networks.REGISTRY.full(network)
+    goal = prepared(goal, module, train, answers, key=key)
     options = pick_monitor(options, goal, validation, validation_answers, task=train.spec.task)
     decides = _described(specification or networks.label(network), goal, options)
     decides |= {"seed": key, "weights": start and start.sha256}

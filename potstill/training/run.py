@@ -25,6 +25,7 @@ from potstill.training.step import Learner
 from potstill.training.task import Task
 
 _POLL_SECONDS = 0.25
+_TOLD = 64  # numbers of a parameter of an objective, at most, that a model's info holds
 
 
 class Run:
@@ -33,16 +34,21 @@ class Run:
     def __init__(self, task: Task) -> None:
         task.network.train()
         network = task.engine.place(task.network)
-        self.optimizer = optimizers.REGISTRY.call(task.training.optimizer, network.parameters())
+        owned = task.owned
+        if owned is not None:
+            owned.to(task.engine.device)
+        self.optimizer = optimizers.REGISTRY.call(task.training.optimizer, task.parameters())
         self.task, self.state = task, State()
         self.learner = Learner(task, Loss(task), self.optimizer)
         self._kept = task.folder / "checkpoint" if task.folder else None
         if self._kept is not None:
             found = checkpoint.load(self._kept, settings=task.settings, engine=task.engine.describe())
             if found:
-                self.state, tensors, moments = found
-                network.load_state_dict(tensors)
-                optimizers.load_state(self.optimizer, moments)
+                self.state = found.state
+                network.load_state_dict(found.model)
+                if owned is not None:
+                    owned.load_state_dict(found.objective)
+                optimizers.load_state(self.optimizer, found.optimizer)
         self._per_epoch, self._total = task.training.steps_per_epoch(len(task.train)), task.total
         self._schedule = optimizers.SCHEDULES.call(task.training.schedule)
         self._constant = task.training.schedule == "constant"
@@ -104,8 +110,9 @@ class Run:
     def _save(self) -> None:
         if self._kept is not None:
             tensors, moments = self.task.network.state_dict(), optimizers.state_tensors(self.optimizer)
-            engine = self.task.engine.describe()
-            checkpoint.save(self._kept, self.state, tensors, moments, settings=self.task.settings, engine=engine)
+            owned = None if self.task.owned is None else self.task.owned.state_dict()
+            where = {"settings": self.task.settings, "engine": self.task.engine.describe()}
+            checkpoint.save(self._kept, self.state, tensors, moments, objective=owned, **where)
             self._saved = time.monotonic()
 
     def _end_epoch(self) -> None:
@@ -149,7 +156,8 @@ class Run:
         if task.folder is None or state.best is None:
             return
         task.network.load_state_dict(state.best)
-        Model(task.network, task.train.spec, None, {"failed_at_step": state.step}).save(task.folder / "last-good")
+        info, variances = {"failed_at_step": state.step}, task.variances
+        Model(task.network, task.train.spec, None, info, variances=variances).save(task.folder / "last-good")
 
     def finish(self) -> Model:
         """The trained model, saved where its task has a folder."""
@@ -174,7 +182,11 @@ class Run:
             "weights": task.start and {"sha256": task.start.sha256, "new": list(task.start.new)},
             "engine": task.engine.describe(),
         }
-        model = Model(task.network, task.train.spec, task.specification, info, tuple(state.history))
+        if task.owned is not None:
+            learnt = {name: p.tolist() for name, p in task.owned.named_parameters() if p.numel() <= _TOLD}
+            info["objective"] = {**info["objective"], "learnt": learnt}
+        history, variances = tuple(state.history), task.variances
+        model = Model(task.network, task.train.spec, task.specification, info, history, variances)
         if task.folder:
             lines = "".join(storage.canonical(row) + "\n" for row in state.history)
             storage.write_text(task.folder / "history.jsonl", lines)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, overload
 
 import torch
 from torch import Tensor, nn
 
-from potstill import networks, objectives, storage, types
+from potstill import networks, objectives, seeding, storage, types, units
 from potstill.engine import Engine
 from potstill.errors import DataError, ObjectiveError, SettingError, TeacherError
 from potstill.outputs import Live, Stored
@@ -20,7 +20,7 @@ from potstill.registry import Spec
 from potstill.training.order import rows_for
 from potstill.training.settings import Training
 from potstill.training.validation import Validation
-from potstill.types import Answers, DataSpec, ObjectiveFunction, Penalty, Source, Teacher
+from potstill.types import Answers, DataSpec, ObjectiveFunction, Outputs, Penalty, Source, Teacher
 
 WATCHED = (("accuracy", "cross_entropy"), ("squared_error", "squared_error"))
 """Of classes, of values: the metric that selects weights by default, and the one to watch instead of an objective."""
@@ -65,6 +65,26 @@ class Task:
         return networks.label(self.settings["network"]) if self.settings.get("network") else "the network"
 
     @property
+    def owned(self) -> nn.Module | None:
+        """The objective's own parameters."""
+        found: nn.Module | None = getattr(self.objective, "owned", None)
+        return found
+
+    @property
+    def variances(self) -> bool:
+        """Whether the network answers log variances too."""
+        return getattr(self.objective, "learns", "") == "gaussian"
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the network answers for an example."""
+        return outputs_of(self.train.spec, self.objective)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All that a step changes: the network's parameters, then the objective's own."""
+        return [*self.network.parameters(), *(self.owned.parameters() if self.owned is not None else ())]
+
+    @property
     def total(self) -> int:
         """Optimiser steps of the whole training."""
         return self.training.total_steps(len(self.train))
@@ -74,16 +94,35 @@ def pick_objective(objective: ObjectiveFunction | Spec | None, teacher: object, 
     """The objective, by default the task's own; one that learns something else than the task wants is refused."""
     values = spec.task == "regression"
     if objective is None and values:
-        if teacher is not None:
-            raise ObjectiveError("A regression has no objective by default that learns from a teacher. Name one.")
-        return objectives.squared_error()
+        return objectives.squared_error() if teacher is None else objectives.probabilistic_regression()
     if objective is None:
         return objectives.hard_labels() if teacher is None else objectives.hinton()
     goal = objective if callable(objective) else objectives.build(objective)
     learns = getattr(goal, "learns", "anything")
-    if learns not in ("anything", "values" if values else "classes"):
+    if learns not in ("anything", *(("values", "gaussian") if values else ("classes",))):
         raise ObjectiveError(f'"{goal.name}" learns {learns}; the data\'s task is "{spec.task}".')  # type: ignore[attr-defined]
     return goal
+
+
+def outputs_of(spec: DataSpec, objective: ObjectiveFunction) -> int:
+    """How many numbers a network answers: one per class or target, twice as many with log variances."""
+    return spec.outputs * (2 if getattr(objective, "learns", "") == "gaussian" else 1)
+
+
+def prepared(
+    objective: ObjectiveFunction, network: nn.Module, train: Source, answers: Answers | None, *, key: Mapping[str, int]
+) -> ObjectiveFunction:
+    """The objective with parameters of its own, if it has any, made for the first rows; initial values by key."""
+    if getattr(objective, "owns", None) is None:
+        return objective
+    index: Any = torch.arange(min(2, len(train)))
+    view = 1 if train.augmentation else 0
+    batch = replace(train.fetch(index, view), teacher=None if answers is None else answers.lookup(index, view))
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        outputs = Outputs(network.eval()(batch.inputs))
+        torch.default_generator.manual_seed(seeding.key("objective", *key.values()))
+        made: ObjectiveFunction = objective.prepared(outputs, units.learnt_batch(batch, train.spec.scaling))  # type: ignore[attr-defined]
+    return made
 
 
 def describe_objective(objective: ObjectiveFunction) -> Any:
@@ -205,10 +244,10 @@ def refuse_answers(answers: Tensor, task: Task) -> None:
     spec = task.train.spec
     if spec.task != "regression":
         refuse_probabilities(answers, task.name)
-    elif answers.shape[1:] != (spec.outputs,):
+    elif answers.shape[1:] != (task.outputs,):
         raise TeacherError(
             f'The network "{task.name}" answers a tensor of shape {tuple(answers.shape)}; wanted is '
-            f"(batch, {spec.outputs}), a value per target."
+            f"(batch, {task.outputs}), a value {'and a log variance ' * task.variances}per target."
         )
 
 

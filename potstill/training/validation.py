@@ -117,7 +117,7 @@ class Validation:
         spec = self.source.spec
         if spec.task != "regression":
             return class_logits(answers).double().log_softmax(-1).numpy()
-        return (answers if spec.scaling is None else units.own(answers, spec.scaling)).double().numpy()
+        return units.own(units.bounded(answers, spec.outputs), spec.scaling).double().numpy()
 
 
 def _total(term: Tensor, rows: Tensor | None) -> float:
