@@ -250,3 +250,14 @@ def test_the_reduced_plans_are_rehearsed(tmp_path: Path, real_data: Path, name: 
     assert found.rows["train"] == (60 if small else 170)
     assert found.rows["validation"] == 200 * plan.data.validation
     assert sum(one.trainings for one in found.models) == trainings
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"), [(("classical", "teacher"), "teacher"), (("soft", "classical"), None), (("teacher",) * 2, None)]
+)
+def test_who_is_held_against_one_teacher_is_told_so(pair: tuple[str, str], said: str | None) -> None:
+    """A model that is no student of it too: fresh training runs are its own alone."""
+    plan = Plan.load(SMALL)
+    families = tree_of(plan).families
+    ours, theirs = (SimpleNamespace(family=families[name]) for name in pair)
+    assert judging._once(plan, ours, theirs) == said  # type: ignore[arg-type]

@@ -78,7 +78,7 @@ def _verdict(
         margin=plan.verdict.margin,
         comparisons=comparisons,
         nested=ours.family.plan.data.redraw == "seed",
-        shared_teacher=_shared_teacher(ours, reader) or _shared_teacher(theirs, reader),
+        shared_teacher=_shared_teacher(ours, reader) or _shared_teacher(theirs, reader) or _once(plan, ours, theirs),
         differs_in=words.differences(differ, model, other, tuning=tuning),
         look=look,
         cost=words.cost(pair[0], pair[1], models),
@@ -126,6 +126,13 @@ def _there(plan: Plan, ours: Family, theirs: Family) -> Plan | None:
 def _failed(found: Found) -> list[str]:
     """What is missing of a model, for the sentence."""
     return [f"{found.family.key} with seed {f.seed} ({f.state})" for f in found.failures]
+
+
+def _once(plan: Plan, ours: Found, theirs: Found) -> str | None:
+    """The name of one of the two, where it is a teacher and trained once for all seeds, and the other is not."""
+    shared = [one.family for one in (ours, theirs) if one.family.settings["shared"]]
+    taught = {name for model in plan.models.values() for name in model.teacher}
+    return shared[0].key if len(shared) == 1 and shared[0].model in taught else None
 
 
 def _shared_teacher(found: Found, reader: Reader) -> str | None:
