@@ -9,7 +9,7 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from potstill import data, errors, losses, metrics, networks, objectives, outputs, report, teachers
+    from potstill import bayes, data, errors, losses, metrics, networks, objectives, outputs, report, teachers
     from potstill.evaluation import evaluate
     from potstill.networks.model import load
     from potstill.outputs.record import record
@@ -23,10 +23,11 @@ _WHERE = {
     "load": "potstill.networks.model",
     "record": "potstill.outputs",
 }
-_MODULES = ("data", "errors", "losses", "metrics", "networks", "objectives", "outputs", "report", "teachers")
+_MODULES = ("bayes", "data", "errors", "losses", "metrics", "networks", "objectives", "outputs", "report", "teachers")
 
 __all__ = [
     "Study",
+    "bayes",
     "data",
     "errors",
     "evaluate",

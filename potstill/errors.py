@@ -7,6 +7,7 @@ PotstillError                 root; the command line prints it without a traceba
 |   |-- ObjectiveError        an objective or one of its settings
 |   |-- TeacherError          a teacher that answers something else than declared
 |   |-- OutputsError          recorded outputs: foreign, stale or damaged
+|   |-- PosteriorError        a posterior over weights that cannot be made, reduced or used
 |   |-- PlanError             a plan; knows the dotted key and the line
 |   |   `-- NotYetError       the plan language has it, this version does not
 |   |-- RunError              a run folder: locked, stale, of another plan
@@ -59,6 +60,10 @@ class OutputsError(UsageError, ValueError):
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
         self.field = field
+
+
+class PosteriorError(UsageError, ValueError):
+    """A posterior over a network's weights that cannot be made, reduced, or used as a prior."""
 
 
 class PlanError(UsageError, ValueError):

@@ -280,8 +280,8 @@ def test_the_public_list_is_sorted_and_loads() -> None:
 
 def test_the_public_list() -> None:
     assert potstill.__all__ == [
-        "Study", "data", "errors", "evaluate", "fit", "load", "losses", "metrics", "networks", "objectives", "outputs",
-        "record", "report", "teachers",
+        "Study", "bayes", "data", "errors", "evaluate", "fit", "load", "losses", "metrics", "networks", "objectives",
+        "outputs", "record", "report", "teachers",
     ]  # fmt: skip
 
 
