@@ -1,4 +1,4 @@
-"""Rebuilds docs/reference.md, docs/results.schema.json, the tour of the README and the pages of studies.
+"""Rebuilds docs/reference.md, results.schema.json, sizes in networks.md, the README's tour and the pages of studies.
 
 `--check` only compares. `study RUN [NAME]` keeps a run as a page of docs/studies.
 """
@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import study_page
+import torch
 
 from potstill import metrics, networks, objectives
 from potstill.data import named, views
+from potstill.networks.catalogue import EXAMPLES
 from potstill.registry import Registry
 from potstill.study.plan import Plan
 from potstill.study.results import Results
@@ -24,6 +26,8 @@ from potstill.training import optimizers
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 BEGIN, END = "<!-- tour: made by scripts/docs -->", "<!-- end of tour -->"
+SIZES_BEGIN, SIZES_END = "<!-- sizes: made by scripts/docs -->", "<!-- end of sizes -->"
+LATENCY = HERE / "networks-latency.json"  # potstill networks --latency --json
 
 
 def reference() -> str:
@@ -70,6 +74,46 @@ def schema() -> str:
     return json.dumps(Results.model_json_schema(), indent=1, sort_keys=True) + "\n"
 
 
+def sizes() -> str:
+    """docs/networks.md with the table of sizes; times are those of the last measurement that was kept."""
+    kept = json.loads(LATENCY.read_text()) if LATENCY.is_file() else {"machine": None, "networks": []}
+    times = {row["title"]: f"{row['latency_ms']:.3g}" for row in kept["networks"]}
+    rows = [
+        "| | network | examples | outputs | parameters | multiply-adds | ms | published |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for example in EXAMPLES:
+        with torch.device("meta"):
+            network = networks.build(example.network, example.shape, example.outputs)
+            parameters, multiply_adds, _ = networks.cost(network, example.shape)
+        cells = [
+            example.title,
+            f"`{_toml(example.network)}`",
+            " x ".join(map(str, example.shape)),
+            f"{example.outputs:,}",
+            f"{parameters:,}",
+            f"{multiply_adds:,}",
+            times.get(example.title, ""),
+            example.published,
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    machine = kept["machine"]
+    told = (
+        f"ms: the median of one example, with one thread of {machine}."
+        if machine
+        else "ms: `potstill networks --latency`."
+    )
+    before, rest = (HERE / "networks.md").read_text().split(SIZES_BEGIN)
+    return f"{before}{SIZES_BEGIN}\n\n" + "\n".join(rows) + f"\n\n{told}\n\n{SIZES_END}" + rest.split(SIZES_END)[1]
+
+
+def _toml(network: Any) -> str:
+    """As a plan has it."""
+    if isinstance(network, str):
+        return network
+    return "{ " + ", ".join(f"{key} = {_value(value)}" for key, value in network.items()) + " }"
+
+
 def tour() -> str:
     """The README with the first sentence of every module's docstring in its tour."""
     rows = []
@@ -93,6 +137,7 @@ def main() -> int:
         HERE / "reference.md": reference(),
         HERE / "results.schema.json": schema(),
         ROOT / "README.md": tour(),
+        HERE / "networks.md": sizes(),
         **(studies := study_page.files()),
     }
     stale = [path.name for path, text in wanted.items() if not path.is_file() or path.read_text() != text]

@@ -472,7 +472,7 @@ def test_commands_to_copy_work_where_the_shell_does_not_find_the_program(monkeyp
 def test_every_command_has_help_with_an_example(ask: Ask) -> None:
     whole = ask("--help").out
     names = [line.split()[0] for line in whole.partition("Commands:\n")[2].splitlines() if line[:3].strip()]
-    wanted = ["demo", "plans", "show", "check", "run", "report", "verify", "record", "predict", "doctor"]
+    wanted = ["demo", "plans", "show", "check", "run", "report", "verify", "record", "predict", "networks", "doctor"]
     assert [name for name in names if name != "Begin"] == wanted
     for name in wanted:
         assert f"Example:\n    potstill {name}" in ask(name, "--help").out
@@ -499,6 +499,14 @@ def test_every_command_has_help_with_an_example(ask: Ask) -> None:
         (["verify", "."], 2, ["not a run folder"]),
         (["record", "nowhere", "digits", "--out", "kept"], 2, ["not a model folder"]),
         (["predict", "nowhere", "digits"], 2, ["not a model folder"]),
+        (["networks", "resnet81"], 2, ['Unknown network "resnet81". Did you mean "resnet18"?']),
+        (["networks", "{ name = 'mlp', hiden = [4] }"], 2, ['Did you mean "hidden"?']),
+        (["networks", "{ hidden = [4] }"], 2, ['needs a key "name"']),
+        (["networks", "lenet", "--shape", "28by28"], 2, ["--shape 28by28", "such as 3x64x64"]),
+        (["networks", "lenet", "--shape", "784"], 2, ["lenet takes pictures", 'take "mlp"']),
+        (["networks", "lenet", "--shape", "0x28x28"], 2, ["at least one number"]),
+        (["networks", "lenet", "--outputs", "0"], 2, ["--outputs"]),
+        (["networks", "--shape", "3x64x64"], 2, ["--shape", "NETWORK"]),
         (["run", "toy.toml", "--out", "toy.toml"], 1, ["toy.toml", "not a folder"]),
         (["run", "toy.toml", "--out", "toy.toml/below"], 1, ["toy.toml/below", "choose another folder"]),
     ],

@@ -234,6 +234,35 @@ def predict(
     models.predict(model, models.Opening(source, split, data, validation=validation, test=test), out)
 
 
+@command("potstill networks resnet18 --shape 3x64x64 --outputs 2")
+def networks(
+    network: Annotated[
+        str | None,
+        typer.Argument(metavar="NETWORK", help="A name, a shorthand such as mlp:100-50, or a table as in a plan."),
+    ] = None,
+    *,
+    shape: Annotated[
+        str | None, typer.Option("--shape", metavar="CxHxW", help="Shape of one example. [default: what papers use]")
+    ] = None,
+    outputs: Annotated[
+        int | None, typer.Option("--outputs", min=1, metavar="N", help="Outputs, one per class.")
+    ] = None,
+    deep: Annotated[bool, typer.Option("--all", help="Show what is inside the layers, too.")] = False,
+    latency: Annotated[
+        bool, typer.Option("--latency", help="Time one prediction on this CPU. Use a quiet machine.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List networks with their sizes, or the layers of one."""
+    from potstill.cli import networks as command
+
+    if network is None:
+        command.refuse(shape=shape, outputs=outputs, all=deep)
+        command.listing(latency=latency, as_json=as_json)
+    else:
+        command.one(network, shape, outputs, deep=deep, latency=latency, as_json=as_json)
+
+
 @command("potstill doctor --data ~/data")
 def doctor(data: DataFolder = None, as_json: Json = False) -> None:
     """Say what to mend on this machine. Looks at libraries, speed settings, disk, cache and data sets."""

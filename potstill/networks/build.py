@@ -91,8 +91,8 @@ def _checked(network: object, name: str, shape: tuple[int, ...], outputs: int) -
     """A user's network, asked once: what it answers decides about every loss."""
     if not isinstance(network, nn.Module):
         raise NetworkError(f"{name} returned {type(network).__name__}; wanted is an nn.Module.")
-    with _evaluating(network), torch.no_grad():
-        answer = network(_zeros(network, 2, shape))
+    with evaluating(network), torch.no_grad():
+        answer = network(zeros(network, 2, shape))
     found = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
     if found != (2, outputs):
         raise NetworkError(f"{name} answers {found} to inputs {(2, *shape)}; wanted are logits {(2, outputs)}.")
@@ -154,14 +154,15 @@ def cost(network: nn.Module, shape: tuple[int, ...]) -> tuple[int, int, int]:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    with _evaluating(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(_zeros(network, 1, shape))
+    with evaluating(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(zeros(network, 1, shape))
     tensors = [*network.parameters(), *network.buffers()]
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return parameters, counter.get_total_flops() // 2, sum(t.numel() * t.element_size() for t in tensors)
 
 
-def _zeros(network: nn.Module, rows: int, shape: tuple[int, ...]) -> Tensor:
+def zeros(network: nn.Module, rows: int, shape: tuple[int, ...]) -> Tensor:
+    """Inputs of so many examples, where a network is and of its type."""
     parameter = next(network.parameters(), None)
     if parameter is None:
         return torch.zeros(rows, *shape)
@@ -169,7 +170,7 @@ def _zeros(network: nn.Module, rows: int, shape: tuple[int, ...]) -> Tensor:
 
 
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
+def evaluating(network: nn.Module) -> Iterator[None]:
     """Evaluation mode inside; afterwards every part is in its own mode again (some may be frozen on purpose)."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
