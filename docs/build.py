@@ -16,7 +16,7 @@ import study_page
 import torch
 
 from potstill import metrics, networks, objectives
-from potstill.data import named, views
+from potstill.data import declared, named, views
 from potstill.networks.catalogue import EXAMPLES
 from potstill.registry import Registry
 from potstill.study.plan import Plan
@@ -40,6 +40,7 @@ def reference() -> str:
         ("Schedules", optimizers.SCHEDULES),
         ("Augmentations", views.registry),
         ("Data sources", named.registry),
+        ("Kinds of inputs", declared.registry),
     ):
         parts += [f"## {title}", "", *_table(registry), ""]
     for title, values in (("Metrics", False), ("Metrics of a regression", True)):

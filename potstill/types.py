@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
+from potstill.errors import DataError
+
 if TYPE_CHECKING:
     from torch import LongTensor, Tensor, nn
 
@@ -205,10 +207,14 @@ def seen_by(model: object, source: Source) -> Source:
     """The source as a model is handed it: with the input that its `sees` names, and no other.
 
     A source without named inputs, and one for a model that names none, stays as it is. `DataError` where the source
-    does not have that input.
+    does not have that input, or has it made otherwise than it was for the model's training (`recipe`).
     """
-    name = getattr(model, "sees", "")
-    if not name or source.spec.sees == "":
-        return source
-    narrowed: Source = source.seeing(name)  # type: ignore[attr-defined]
-    return narrowed
+    name, recipe = getattr(model, "sees", ""), getattr(model, "recipe", {})
+    if name and source.spec.sees:
+        source = source.seeing(name)  # type: ignore[attr-defined]
+    if recipe and source.spec.recipe and recipe != source.spec.recipe:
+        raise DataError(
+            "The examples are prepared otherwise than the model's training data were (scaling, categories and words "
+            "come from the training rows). Open them with like=model.spec."
+        )
+    return source

@@ -450,8 +450,8 @@ def test_bad_files_are_refused_by_name(cache, tmp_path) -> None:
     refused("foreign.npz", "foreign.npz[y_test]: row")
     np.save(tmp_path / "alone.npy", F)
     refused("alone.npy", "found one array, wanted inputs and labels")
-    (tmp_path / "table.csv.gz").write_text("a,b")
-    refused("table.csv.gz", 'found a file of the kind ".csv.gz". Supported now')
+    (tmp_path / "table.xlsx").write_text("a,b")
+    refused("table.xlsx", 'found a file of the kind ".xlsx". Supported now')
     (tmp_path / "pictures").mkdir()
     refused("pictures", "found a folder with neither idx nor .npy files nor pictures. Supported now")
     np.savez(tmp_path / "nan.npz", x=NAN, y=Y)
@@ -460,7 +460,8 @@ def test_bad_files_are_refused_by_name(cache, tmp_path) -> None:
 
 def test_options_of_a_source(tmp_path) -> None:
     drawn = ["privileged", "softmax-linear"]
-    assert data.names() == ["cats-dogs-64", "diabetes", "digits", "fashion-mnist", "mnist", *drawn]
+    tables = ["adult", "concrete", "naval-propulsion-plant", "power-plant", "sarcos", "wine-quality-red", "yacht"]
+    assert data.names() == sorted(["cats-dogs-64", "diabetes", "digits", "fashion-mnist", "mnist", *drawn, *tables])
     assert data.options("digits") == data.options("mnist") == ()
     assert data.options("file.npz") == ("classes", "target_names")
     pictures = ("size", "interpolation", "crop", "corrupt", "duplicates")

@@ -310,7 +310,6 @@ on = "random"
 compare = [["student", "alone"], ["student", "teacher"]]
 """,
         [
-            "data.target",
             "data.inputs",
             "data.test",
             "verdict.on",

@@ -58,11 +58,10 @@ class Opening:
     ) -> tuple[Data, ArraySource]:
         """The data and its split, as a model with this `spec` sees it; `plan` is the [data] by which it was trained."""
         from potstill import data
-        from potstill.data import declared
 
         if split not in _SPLITS:
             raise SettingError(unknown("split", split, _SPLITS))
-        own = plan.get("source", {}).get("name") == self.table["name"]
+        own = plan.get("source", {}).get("name") == self.table["name"] and "targets" not in spec.recipe
         held = {"validation": _count(self.validation), "test": _count(self.test)}
         found = data.open(
             self.table,
@@ -70,7 +69,8 @@ class Opening:
             augment=augment,
             task=spec.task,
             folder=self.folder,
-            inputs=plan.get("inputs") if own else declared.of_recipe(spec.sees, spec.recipe),
+            inputs=plan.get("inputs") if own else None,
+            like=None if own else spec,
         )
         for note in found.notes:
             _warn(note)

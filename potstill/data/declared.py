@@ -1,123 +1,137 @@
-"""Named inputs: what `inputs` of a plan says about each, and how each is made from a part."""
+"""Named inputs: what `inputs` of a plan says about each, and how it is made. A new kind is a function and a row."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
-from potstill.data.parts import Part
-from potstill.data.shrink import all_shrunk, size_of
+from potstill.data import columns
+from potstill.data.columns import Columns
+from potstill.data.fitted import Fitted, Maker, Ready
+from potstill.data.parts import Contents, Target
+from potstill.data.plain import Plain
 from potstill.errors import DataError, did_you_mean, unknown
-from potstill.types import Preprocessing
+from potstill.registry import Registry
+from potstill.types import DataSpec
 
-KEYS: Final = ("array", "resize")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
-@dataclass(frozen=True)
-class Made:
-    """An input of one part: `raw` (n, *shape), and the pictures (n, C, H, W) that small ones were made from."""
-
-    raw: Tensor
-    large: Tensor | None = None
+def array(*, array: str = "", resize: int | tuple[int, int] | None = None) -> Maker:
+    """An array of the source, by its name, or the source's pictures; `resize`: made smaller, by averaging areas."""
+    return Plain(array, resize)
 
 
-@dataclass(frozen=True)
-class Plain:
-    """An array of the source as it is, or pictures made smaller.
+def table(*, columns: tuple[str, ...] = ()) -> Maker:
+    """Columns of a table, by name or pattern ("age*"), as one row of numbers; all but the targets where none is named.
 
-    `array`: its name in the source, empty where the source has one input without a name.
+    Numbers are scaled to mean 0 and standard deviation 1 over the training rows, missing ones are the mean, with a
+    column that tells so; each category is a column of 0 and 1, and an unknown one 0 in all of them.
     """
-
-    array: str = ""
-    resize: Any = None
-    name: str = ""
-
-    def of(self, part: Part) -> NDArray[Any]:
-        """The array of a part."""
-        return part.named[self.array] if self.array else part.inputs
-
-    def size(self, part: Part) -> tuple[int, int] | None:
-        """(height, width) of the small pictures; None where they are as they are."""
-        return None if self.resize is None else size_of(self.resize, self.of(part).shape[1:], part.where)
-
-    def shape(self, part: Part) -> tuple[int, ...]:
-        """The shape of one example."""
-        whole, size = self.of(part).shape[1:], self.size(part)
-        return whole if size is None else (whole[0], *size)
-
-    def preprocessing(self, part: Part, scale: float) -> Preprocessing:
-        """`scale` for uint8, none for other numbers."""
-        return Preprocessing(scale if self.of(part).dtype == np.uint8 else 1.0)
-
-    def recipe(self, part: Part) -> dict[str, Any]:
-        """How the input is made from raw material; empty where that is what is stored."""
-        size, array = self.size(part), {"array": self.array} if self.array not in ("", self.name) else {}
-        if size is None:
-            return {"kind": "array", **array} if array else {}
-        return {"kind": "resize", "shape": list(self.of(part).shape[1:]), "size": list(size), **array}
-
-    def make(self, part: Part) -> Made:
-        """The input of a part."""
-        array, size = torch.from_numpy(self.of(part)), self.size(part)
-        return Made(array) if size is None else Made(all_shrunk(array, size), array)
+    return Columns(columns)
 
 
-def read(inputs: Mapping[str, Any] | Sequence[str] | None) -> dict[str, dict[str, Any]]:
-    """Declarations by name, checked: a table `{name: {keys}}`, or a list of names. None: nothing is declared."""
+KINDS: Final[dict[str, Callable[..., Maker]]] = {"array": array, "table": table}
+registry: Final = Registry("kind of input", KINDS, DataError)
+BY_RECIPE: Final[dict[str, Callable[[Mapping[str, Any]], Fitted]]] = {"table": columns.by_recipe}
+_USUAL: Final = ("array", "table")  # what may be left out: the source tells it
+
+
+def read(inputs: Mapping[str, Any] | Sequence[str] | None) -> dict[str, Any]:
+    """Declarations by name, checked: a table `{name: {keys}}`, or a list of names. None: nothing is declared.
+
+    What was fitted before (`Ready`) passes.
+    """
     if inputs is None:
         return {}
     given = inputs if isinstance(inputs, Mapping) else {name: {} for name in inputs}
     if isinstance(inputs, str) or not given:
         raise DataError(f"inputs = {inputs!r}: wanted a table of inputs by name, {{ x = {{}}, x_star = {{}} }}.")
-    for name, table in given.items():
+    for name, keys in given.items():
+        if isinstance(keys, Ready):
+            continue
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise DataError(
                 f"inputs: {name!r} is no name for an input; wanted are letters, digits, - and _, beginning with a "
                 "letter or digit."
             )
-        if not isinstance(table, Mapping):
-            raise DataError(f"inputs.{name}: found {table!r}, wanted a table, {{}} for an array of that name.")
-        for key in table:
-            if key not in KEYS:
-                raise DataError(
-                    f'inputs.{name}: an input has no key "{key}".{did_you_mean(key, KEYS)} Known: {", ".join(KEYS)}.'
-                )
-        if not isinstance(table.get("array", ""), str):
-            raise DataError(f"inputs.{name}.array = {table['array']!r}: wanted the name of an array.")
-    return {name: dict(table) for name, table in given.items()}
+        if not isinstance(keys, Mapping):
+            raise DataError(f"inputs.{name}: found {keys!r}, wanted a table, {{}} for an array of that name.")
+    return {name: keys if isinstance(keys, Ready) else _checked(name, keys) for name, keys in given.items()}
 
 
-def of_recipe(name: str, recipe: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A declaration of the input that a model sees, to open data for it; None where the data need none."""
+def _checked(name: str, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys with their kind, where that is said, converted."""
+    try:
+        if "as" in keys:
+            table = registry.expand({"name": keys["as"], **{key: keys[key] for key in keys if key != "as"}})
+            return {"as": table.pop("name"), **table}
+        for kind in _USUAL:
+            if set(keys) <= set(registry.parameters(kind)):
+                found = registry.expand({"name": kind, **keys})
+                return {key: found[key] for key in keys}
+    except DataError as error:
+        raise DataError(f"inputs.{name}: {error}") from None
+    known = [*dict.fromkeys(key for kind in _USUAL for key in registry.parameters(kind)), "as"]
+    everywhere = {key for kind in registry for key in registry.parameters(kind)}
+    wrong = next((key for key in keys if key not in everywhere), None)
+    if wrong is None:
+        raise DataError(
+            f"inputs.{name}: found the keys {', '.join(keys)}; say what is to be made of them: as = KIND, which can be "
+            f"{', '.join(registry)}."
+        )
+    raise DataError(
+        f'inputs.{name}: an input has no key "{wrong}".{did_you_mean(wrong, (*everywhere, "as"))} '
+        f"Known: {', '.join(known)}."
+    )
+
+
+def like(spec: DataSpec) -> tuple[dict[str, Any] | None, Target]:
+    """Inputs and target with which data are what a model with this `spec` learnt from, for `open`."""
+    recipe = spec.recipe
+    if recipe.get("kind") in BY_RECIPE:
+        return {spec.sees: Ready(BY_RECIPE[recipe["kind"]](recipe))}, recipe["targets"]
     if not recipe:
-        return None
+        return None, None
     array = {"array": recipe["array"]} if "array" in recipe else {}
-    return {name: array | ({"resize": list(recipe["size"])} if "size" in recipe else {})}
+    return {spec.sees: array | ({"resize": list(recipe["size"])} if "size" in recipe else {})}, None
 
 
-def arrays(declared: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def arrays(declared: Mapping[str, Any]) -> list[str]:
     """The names that arrays of declared inputs may have in a file."""
-    return list(dict.fromkeys(str(table.get("array", name)) for name, table in declared.items()))
+    told = {name: keys for name, keys in declared.items() if not isinstance(keys, Ready)}
+    return list(dict.fromkeys(str(keys.get("array") or name) for name, keys in told.items()))
 
 
-def resolve(declared: Mapping[str, Mapping[str, Any]], names: Sequence[str], where: str) -> dict[str, Plain]:
-    """How each input is made, by name, for a source that has the arrays `names` (none: one without a name)."""
+def makers(declared: Mapping[str, Any], contents: Contents) -> dict[str, Maker]:
+    """How each input is made, by name ("" where the data have one without a name)."""
+    if not declared and contents.tabular:
+        return {"": Columns()}
     if not declared:
-        return {name: Plain(name, None, name) for name in names} or {"": Plain()}
-    found = {}
-    for name, table in declared.items():
-        array = str(table.get("array", name))
-        if names and array not in names:
-            raise DataError(f"inputs.{name}: {where}: {unknown('array', array, names)}")
-        if not names and "array" in table:
-            raise DataError(f'inputs.{name}: {where} has no array "{array}".')
-        found[name] = Plain(array if names else "", table.get("resize"), name)
-    return found
+        return {name: Plain(name, None, name, contents.scale) for name in contents.inputs} or {
+            "": Plain(scale=contents.scale)
+        }
+    return {name: _maker(name, keys, contents) for name, keys in declared.items()}
+
+
+def _maker(name: str, keys: Any, contents: Contents) -> Maker:
+    if isinstance(keys, Ready):
+        return keys
+    kind = keys.get("as", "table" if contents.tabular else "array")
+    if (kind == "array") == contents.tabular:
+        has = "a table" if contents.tabular else "no table"
+        raise DataError(f'inputs.{name}: as = "{kind}": {contents.name} is {has}.')
+    settings = {key: keys[key] for key in keys if key != "as"}
+    if kind != "array":
+        try:
+            made: Maker = registry.call({"name": kind, **settings})
+        except DataError as error:
+            raise DataError(f"inputs.{name}: {error}") from None
+        return made
+    array = settings.get("array") or name
+    if contents.inputs and array not in contents.inputs:
+        raise DataError(f"inputs.{name}: {contents.name}: {unknown('array', array, contents.inputs)}")
+    if not contents.inputs and settings.get("array"):
+        raise DataError(f'inputs.{name}: {contents.name} has no array "{array}".')
+    return Plain(array if contents.inputs else "", settings.get("resize"), name, contents.scale)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from potstill.data import arrays, checks, idx, named, photos, pixels, unpack
+from potstill.data import arrays, checks, columns, idx, named, photos, pixels, unpack
 from potstill.data.shrink import all_shrunk
 from potstill.data.source import ArraySource
+from potstill.data.table import Format, Options, Table, read
 from potstill.errors import DataError, unknown
 from potstill.types import DataSpec, Preprocessing
 
@@ -27,6 +29,8 @@ def inputs(source: Any, spec: DataSpec, *, folder: str | Path | None = None) -> 
     names are the source's `names`. Of several inputs it is the one that the model sees; in a file, the array of its
     name. What is made from raw material (`spec.recipe`) may be given as that. `DataError` where shape or type differ.
     """
+    if spec.recipe.get("kind") == "table":
+        return _rows(_table(source, spec, folder), spec)
     array, where, names = _read(source, spec, folder)
     stored = checks.inputs(array, where)
     if spec.recipe.get("kind") == "resize":
@@ -42,6 +46,44 @@ def inputs(source: Any, spec: DataSpec, *, folder: str | Path | None = None) -> 
             f"{advice}"
         )
     return _source(torch.from_numpy(stored), spec, names)
+
+
+def _table(source: Any, spec: DataSpec, folder: str | Path | None) -> Table:
+    """Rows as they are written, with the columns of the training table; targets may be there or not."""
+    source = source["name"] if isinstance(source, Mapping) and "name" in source else source
+    if not isinstance(source, (str, os.PathLike)):
+        raise DataError("source: found arrays; the model was trained on a table. Give a file with its columns.")
+    path, told = named.resolve(os.fspath(source), folder), spec.recipe
+    _must_be_there(path, "a table with the columns of the training data")
+    table = read(path, Format(header=told["header"]))
+    if told["header"]:
+        return table
+    inputs = [name for name in told["names"] if name not in told["targets"]]
+    names = told["names"] if len(table.names) == len(told["names"]) else inputs
+    if len(table.names) != len(names):
+        raise DataError(
+            f"{path}: found {len(table.names)} columns, wanted the {len(inputs)} of the training data: "
+            f"{', '.join(inputs[:5])}, ... (with the targets {len(told['names'])})."
+        )
+    return replace(table, columns=dict(zip(names, table.columns.values(), strict=True)))
+
+
+def _rows(table: Table, spec: DataSpec) -> ArraySource:
+    """Encoded as the training rows were; a row has a label where its target is there and known."""
+    told = spec.recipe
+    options = Options(missing=tuple(told["missing"]))
+    made = _source(torch.from_numpy(columns.encoded(table, columns.from_recipe(told["columns"]), options)), spec, ())
+    if not set(told["targets"]) <= set(table.names):
+        return made
+    if spec.task == "regression":
+        found = [columns.numbers(table.column(name), name, options.missing, where=table.where) for name in spec.targets]
+        values = torch.from_numpy(np.stack(found, axis=1).astype(np.float32))
+        known = ~values.isnan().any(dim=1)
+        return replace(made, labels=torch.where(known[:, None], values, 0.0), labelled=known)
+    place = {name: i for i, name in enumerate(spec.classes)}
+    words = columns.words(table.column(told["targets"][0]), options.missing)
+    labels = torch.tensor([place.get(word, -1) for word in words])
+    return replace(made, labels=labels.clamp_min(0), labelled=labels >= 0)
 
 
 def _source(raw: torch.Tensor, spec: DataSpec, names: tuple[str, ...]) -> ArraySource:

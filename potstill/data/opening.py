@@ -10,9 +10,9 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 import torch
 
 from potstill.data import checks, declared, named, views
-from potstill.data.making import Maker
+from potstill.data.making import Splitter
 from potstill.data.opened import Data
-from potstill.data.parts import Contents, Part
+from potstill.data.parts import Contents, Part, Target
 from potstill.errors import DataError, unknown
 from potstill.registry import Spec
 from potstill.types import DataSpec, TargetScaling, Task
@@ -37,6 +37,8 @@ def open(
     folder: str | Path | None = None,
     splits: Sequence[str] = SPLITS,
     inputs: Mapping[str, Any] | Sequence[str] | None = None,
+    target: Target = None,
+    like: DataSpec | None = None,
 ) -> Data:
     """Open a data set and split it.
 
@@ -63,7 +65,10 @@ def open(
 
     `inputs`: what the examples are given as, by name, the first being the default: `{"x": {}, "x_star": {}}` for arrays
     of these names (`array` names another), `{"large": {}, "small": {"resize": 7}}` for pictures and smaller ones made
-    from them. A model sees one of them (`fit(sees=...)`). Arrays that have names need no declaration.
+    from them. A model sees one of them (`fit(sees=...)`). Arrays that have names need no declaration. `target`: of a
+    table, the column that holds the labels, a list of columns, or how many at the end; by default the last one. `like`:
+    the `spec` of a model that is to see these data; its input is then made as it was for its training, by what those
+    rows told, and `inputs` and `target` say nothing.
 
     `DataError`: whatever cannot be used, saying where, what was found and wanted, and what to do.
     """
@@ -72,25 +77,16 @@ def open(
             raise DataError(unknown("split", word, SPLITS))
     if task not in get_args(Task):
         raise DataError(unknown("task", str(task), get_args(Task)))
+    if like is not None:
+        inputs, target = declared.like(like)
     told = declared.read(inputs)
-    contents = _redrawn(named.locate(source, folder, task, wanted=declared.arrays(told)), redraw, seed)
-    made = declared.resolve(told, contents.inputs, contents.name)
+    contents = _redrawn(named.locate(source, folder, task, wanted=declared.arrays(told), target=target), redraw, seed)
     part = contents.parts["train"]()
     classes, targets = _names(contents, part, task)
-    specs = {
-        name: DataSpec(
-            one.shape(part),
-            classes,
-            task,
-            one.preprocessing(part, contents.scale),
-            targets,
-            sees=name,
-            recipe=one.recipe(part),
-        )
-        for name, one in made.items()
-    }
-    make = Maker(contents, part, specs, made, views.build(augment), seed, train, labelled)
-    found = make.data(validation, test, splits)
+    spec = DataSpec((), classes, task, targets=targets)
+    makers = declared.makers(told, contents)
+    made = Splitter(contents, part, spec, makers, views.build(augment), seed, train, labelled)
+    found = made.data(validation, test, splits)
     return _scaled(found) if task == "regression" and scale_targets else found
 
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from potstill.errors import DataError
+from potstill.types import Task
+
+if TYPE_CHECKING:
+    from potstill.data.table import Tabular
+
+Target: TypeAlias = "str | int | Sequence[str] | None"
 
 
 @dataclass(frozen=True)
@@ -20,7 +27,8 @@ class Part:
 
     `digests` (n, 32) uint8 is the sha256 of each row's bytes, where it is known already. For messages: `where` the
     inputs are, and `where_labels` the labels, if in another array. `notes`: sentences for the user. `named`: every
-    input by name, where they have names; `inputs` is then the first of them, and `digests` tells all of them.
+    input by name, where they have names; `inputs` is then the first of them, and `digests` tells all of them. `table`:
+    the columns from which inputs are made; `inputs` is then (n, 0).
     """
 
     inputs: NDArray[Any]
@@ -30,6 +38,7 @@ class Part:
     where_labels: str = ""
     notes: tuple[str, ...] = ()
     named: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    table: Tabular | None = None
 
     def __post_init__(self) -> None:
         if len(self.labels) > len(self.inputs):
@@ -50,7 +59,9 @@ class Contents:
     `scale` is the preprocessing of uint8 inputs. `classes`, `targets`: the names, where the reader knows them.
     `redrawn(seed)`: the same with examples drawn anew, where the program draws them. `truth()`: (F, K) the linear law
     of the logits by which labels are drawn, where it is such a one. `inputs`: the names of the inputs, in order; none
-    where the data have one without a name.
+    where the data have one without a name. `tabular`: whether parts are tables. `targeted(target, task)`: the same once
+    it is said which columns are labels, before which it has no parts. `further(path, drop)`: a part from another file
+    of the kind, without the rows that hold one of some values in a column.
     """
 
     name: str
@@ -61,6 +72,9 @@ class Contents:
     targets: tuple[str, ...] | None = None
     truth: Callable[[], NDArray[np.float32]] | None = None
     inputs: tuple[str, ...] = ()
+    tabular: bool = False
+    targeted: Callable[[Target, Task], Contents] | None = None
+    further: Callable[[Path, Mapping[str, Sequence[Any]]], Part] | None = None
 
 
 def labelled_part(inputs: NDArray[Any], labels: NDArray[Any], where: str, where_labels: str) -> Part:

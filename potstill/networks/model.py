@@ -55,6 +55,11 @@ class Model:
         return self.spec.sees
 
     @property
+    def recipe(self) -> Mapping[str, Any]:
+        """How its input is made from raw material; empty where that is what is stored."""
+        return self.spec.recipe
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, or of the targets, in the order of the outputs."""
         return self.spec.names

@@ -19,6 +19,7 @@ from potstill.outputs.check import (
     name_of,
     narrowed,
 )
+from potstill.outputs.manifest import prepared
 from potstill.types import Source, Teacher, TeacherOutputs, seen_by
 
 _LIMIT = torch.finfo(torch.float32).max
@@ -59,7 +60,7 @@ class Live:
                 "teacher": self.teacher.fingerprint(),
                 "kind": self.teacher.kind,
                 "source": self.source.fingerprint(),
-                "preprocessing": storage.plain(self.source.spec.preprocessing),
+                "preprocessing": prepared(self.source.spec),
                 "augmentation": self.source.augmentation,
                 "known": storage.tensor_sha256(self._known),
             }

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 from potstill import storage
 from potstill.errors import OutputsError
 from potstill.outputs.soften import number
-from potstill.types import Kind, Source, Teacher
+from potstill.types import DataSpec, Kind, Source, Teacher
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -166,12 +166,18 @@ def of_teacher(teacher: Teacher) -> dict[str, Any]:
     }
 
 
+def prepared(spec: DataSpec) -> dict[str, Any]:
+    """What happens to raw material before a network sees it, as JSON; a recipe by its hash."""
+    found: dict[str, Any] = storage.plain(spec.preprocessing)
+    return found | ({"recipe": storage.fingerprint(storage.plain(spec.recipe))} if spec.recipe else {})
+
+
 def of_source(source: Source, views: tuple[int, ...]) -> dict[str, Any]:
     """The header's fields that a source decides, when these views of it are recorded."""
     return {
         "rows": len(source),
         "source": source.fingerprint(),
-        "preprocessing": storage.canonical(storage.plain(source.spec.preprocessing)),
+        "preprocessing": storage.canonical(prepared(source.spec)),
         "augmentation": source.augmentation if any(views) else "",
         "sees": source.spec.sees,
     }

@@ -152,8 +152,8 @@ def _refuse_not_yet(plan: Mapping[str, Any], where: Where) -> None:
     data, evaluation, verdict = (plan.get(key, {}) for key in ("data", "evaluation", "verdict"))
     declared = data.get("inputs", {})
     for table in declared.values() if isinstance(declared, dict) else ():
-        if isinstance(table, dict) and {"as", "column"} & set(table):
-            refuse(("data", "inputs"), "Built are arrays and pictures: array and resize.")
+        if isinstance(table, dict) and table.get("as") in ("hashing", "tfidf", "tokens", "embedding"):
+            refuse(("data", "inputs"), "Built are arrays, pictures and columns of tables.")
     if data.get("task") == "regression":
         refuse(("data", "task"), "Built are multiclass and binary.", "regression")
     if isinstance(data.get("test"), dict):

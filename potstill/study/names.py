@@ -194,8 +194,7 @@ def source(value: Any, path: Path, where: Where) -> dict[str, Any]:
             raise where.fault((*path, key), f'The data source "{name}" has no key "{key}".{near} Known: {listed}.')
     try:
         pixels.options(table)
-        if name in data.names():
-            data.check(table)
+        data.check(table)
     except DataError as error:
         raise where.fault(_blamed(path, table, str(error)), str(error)) from None
     return {"name": name} | table

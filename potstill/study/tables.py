@@ -44,6 +44,9 @@ class Data(_Frozen):
         default=None, description="the number of training examples that carry labels, at least 1"
     )
     redraw: Literal["seed"] | None = Field(default=None, description='"seed", or no such key')
+    target: Name | tuple[Name, ...] | Positive | None = Field(
+        default=None, description="the name of a column, a list of names, or a number of columns at the end"
+    )
     inputs: dict[str, Table] | None = Field(
         default=None, description="a table of inputs by name: { large = {}, small = { resize = 7 } }"
     )
@@ -173,9 +176,7 @@ class Tables(_Frozen):
 
 # Keys of the plan language that this version does not build; with what to do meanwhile.
 NOT_YET: dict[str, dict[str, str]] = {
-    "data": {
-        "target": "Give arrays, with labels, as the source.",
-    },
+    "data": {},
     "model": {
         "inference": "Only plain training is built.",
     },

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import final
+from collections.abc import Mapping, Sequence
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ class Ensemble:
     torch.Size([4, 2, 3])
     """
 
-    __slots__ = ("classes", "kind", "members", "sees")
+    __slots__ = ("classes", "kind", "members", "recipe", "sees")
 
     def __init__(self, members: Sequence[Teacher]) -> None:
         self.members: tuple[Teacher, ...] = tuple(members)
@@ -49,6 +49,7 @@ class Ensemble:
                 )
         self.classes: tuple[str, ...] | None = _common_classes(self.members)
         self.sees: str = _common_input(self.members)
+        self.recipe: Mapping[str, Any] = _common_recipe(self.members)
 
     def fingerprint(self) -> str:
         """Hash of the members' fingerprints in their order."""
@@ -98,6 +99,18 @@ def _common_input(members: Sequence[Teacher]) -> str:
                 "they cannot be asked at once. Record each, and combine what was recorded (outputs.Stored.combine)."
             )
     return seen[0]
+
+
+def _common_recipe(members: Sequence[Teacher]) -> Mapping[str, Any]:
+    """How the input of all members is made."""
+    made: list[Mapping[str, Any]] = [getattr(member, "recipe", {}) for member in members]
+    for number, recipe in enumerate(made):
+        if recipe != made[0]:
+            raise TeacherError(
+                f"{_name(members[number], number)} learnt from examples that were prepared otherwise than those of "
+                f"{_name(members[0], 0)}: they cannot be asked at once. Train them on the same data."
+            )
+    return made[0]
 
 
 def _common_classes(members: Sequence[Teacher]) -> tuple[str, ...] | None:

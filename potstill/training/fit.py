@@ -109,6 +109,8 @@ def fit(
         refuse_smoothing(options)
         decides["target_scaling"] = storage.plain(train.spec.scaling)
     decides |= {"sees": train.spec.sees} if train.spec.sees else {}
+    if train.spec.recipe:
+        decides["recipe"] = storage.fingerprint(storage.plain(train.spec.recipe))
     return Task(
         network=module,
         train=train,
