@@ -950,3 +950,12 @@ def test_a_misspelt_key_is_blamed_and_not_the_one_that_is_suggested() -> None:
     with pytest.raises(PlanError) as caught:
         Plan.from_dict(plan)
     assert caught.value.key == "models.student.objective.temprature"
+
+
+def test_a_step_of_all_rows() -> None:
+    plan = plan_of({"s": {"network": "linear"}}, training={"batch_size": "all", "epochs": 7})
+    training = plan.resolved("s").training
+    assert training is not None
+    assert (training.batch_size, training.epochs) == ("all", 7)
+    with pytest.raises(PlanError, match=r'training\.batch_size: .*whole number of at least 1, or "all"'):
+        plan_of({"s": {"network": "linear"}}, training={"batch_size": "al"})

@@ -247,6 +247,54 @@ def test_terms_are_averaged_over_the_whole_batch(few: Any, teacher: Any) -> None
     assert model.history[0]["train_objective"] == pytest.approx(shown[0], rel=1e-6)
 
 
+def step_of(network: Any, data: Any, rows: range, size: int | str, teacher: Any) -> torch.Tensor:
+    """What one step of SGD changes, where only some rows carry a label, or have a teacher's answer."""
+    from potstill.outputs import Live
+
+    mask = torch.zeros(len(data.train), dtype=torch.bool)
+    mask[rows] = True
+    settings: dict[str, Any] = {"optimizer": {"name": "sgd", "learning_rate": 1.0, "momentum": 0.0}}
+    if teacher is not None:
+        settings["teacher"] = Live(teacher, data.train).with_known(mask)
+    labelled = replace(data, train=data.train.with_labelled(mask))
+    start = ps.networks.seeded(network, data.train.spec.shape, 10, seed=3).state_dict()
+    moved = ps.fit(network, labelled, steps=1, seed=3, batch_size=size, **settings).network.state_dict()
+    return torch.cat([(moved[name] - start[name]).double().flatten() for name in start])
+
+
+@pytest.mark.parametrize("network", ["mlp:6", {"name": "lenet"}], ids=["passes written out", "autograd"])
+@pytest.mark.parametrize("distilled", [False, True], ids=["labels", "teacher"])
+def test_online_mini_batch_and_full_batch_take_the_same_step_in_expectation(
+    digits: Any, teacher: Any, network: Any, distilled: bool
+) -> None:
+    """Paper 4: the mean over the steps of single rows, and over those of mini-batches, is the step of all rows."""
+    train = digits.train
+    twelve = {"selection": train.rows[:12], "labels": train.labels[:12], "labelled": train.labelled[:12]}
+    few = replace(digits, train=replace(train, **twelve), validation=None)
+    told = teacher if distilled else None
+    whole = step_of(network, few, range(12), "all", told)
+    assert whole.norm() > 0.01
+    for size in (1, 4):
+        parts = [step_of(network, few, range(at, at + size), size, told) for at in range(0, 12, size)]
+        torch.testing.assert_close(torch.stack(parts).mean(0), whole, rtol=1e-4, atol=1e-6)
+        assert (parts[0] - whole).norm() > 0.1 * whole.norm()  # one alone is another step
+
+
+def test_all_rows_in_one_step(digits: Any) -> None:
+    """An epoch is one step, of all rows; the same bits as with their number."""
+    n = len(digits.train)
+    for size, steps in ((1, n), (n - 1, 2), ("all", 1)):
+        assert Training(batch_size=size).steps_per_epoch(n) == steps  # type: ignore[arg-type]
+    spies = [Spy(ps.objectives.hard_labels(), True, False) for _ in range(2)]
+    whole = ps.fit("mlp:8", digits, spies[0], batch_size="all", epochs=3)
+    assert whole.info["steps"] == 3
+    assert [len(seen) for seen in spies[0].seen] == [n] * 3
+    assert same(whole, ps.fit("mlp:8", digits, spies[1], batch_size=n, epochs=3))
+    for wrong in ("al", 0, -1):
+        with pytest.raises(SettingError, match=r'batch_size is .*; wanted is a number of at least 1, or "all"'):
+            Training(batch_size=wrong)  # type: ignore[arg-type]
+
+
 def test_label_smoothing_reaches_the_hard_term(digits: Any) -> None:
     plain = ps.fit("linear", digits, seed=1, batch_size=2000, steps=1)
     smooth = ps.fit("linear", digits, seed=1, batch_size=2000, steps=1, label_smoothing=0.2)
@@ -393,6 +441,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "Keras' adam, cosine": {"optimizer": {"name": "adam", "variant": "keras", "decay": 0.1}, "schedule": "cosine"},
     "sgd, cosine": {"optimizer": "sgd", "schedule": "cosine", "clip": 1.0},
     "bf16": {"precision": "bf16"},
+    "full batch": {"batch_size": "all"},
 }
 
 

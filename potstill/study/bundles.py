@@ -61,7 +61,7 @@ def _batches(node: Node, facts: Facts) -> str | None:
     if (
         objective.targets is None
         or known["outputs"] < 2
-        or not _pays(storage.canonical(where), training.batch_size, known["rows"])
+        or not _pays(storage.canonical(where), training.batch(known["rows"]), known["rows"])
     ):
         return None
     kind = [objective.needs_labels, objective.needs_teacher]

@@ -115,7 +115,7 @@ def work_of(tree: Tree, facts: Facts) -> dict[str, float]:
             continue
         training = Training.of(None, dict(node.settings["training"]))
         steps = training.total_steps(rows)
-        found[name] = steps * (3 * macs(family) * min(training.batch_size, rows) + _STEP) + _STEP
+        found[name] = steps * (3 * macs(family) * min(training.batch(rows), rows) + _STEP) + _STEP
     return found
 
 

@@ -20,7 +20,7 @@ class TrainingPlan(_Frozen):
 
     optimizer: Table
     schedule: Table
-    batch_size: int
+    batch_size: int | Literal["all"]
     epochs: int | None
     steps: int | None
     patience: int | None

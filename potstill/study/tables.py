@@ -57,7 +57,9 @@ class Training(_Frozen):
 
     optimizer: Table | None = Field(default=None, description="the name of an optimizer, or a table with a name")
     schedule: Table | None = Field(default=None, description="the name of a schedule, or a table with a name")
-    batch_size: Positive | None = Field(default=None, description="a whole number of at least 1")
+    batch_size: Literal["all"] | Positive | None = Field(
+        default=None, description='a whole number of at least 1, or "all"'
+    )
     epochs: Natural | None = Field(default=None, description="a whole number of at least 0")
     steps: Natural | None = Field(default=None, description="a whole number of at least 0")
     patience: Natural | None = Field(default=None, description="a whole number of epochs; 0 never stops early")

@@ -67,7 +67,7 @@ class Run:
         if epoch != self._running:
             task = self.task
             rows = epoch_rows(task.rows, len(task.train), task.seed, epoch)
-            self._running, self._batches = epoch, torch.split(rows, int(task.training.batch_size))  # NumPy's too
+            self._running, self._batches = epoch, torch.split(rows, task.training.batch(len(task.train)))
             self._view = task.training.view(epoch, augmented=bool(task.train.augmentation))
         return self._batches[position], self._view
 

@@ -15,7 +15,8 @@ from potstill.registry import Spec
 class Training:
     """Settings of one training. The budget is counted in optimiser steps (decision 5).
 
-    An epoch is ceil(n / batch_size) steps for the n rows of the training source, whichever of them carry labels.
+    An epoch is ceil(n / batch_size) steps for the n rows of the training source, whichever of them carry labels: with 1
+    (online) n steps, with "all" (full batch) one.
     `steps` wins over `epochs`. `patience`: stop after so many epochs (0: never) without a better `monitor`:
     `"objective"` (the model's own objective on validation data), `"train_objective"`, or a metric on validation data.
     `select`: keep the weights with the best value of this metric on validation data (of a regression squared_error is
@@ -25,7 +26,7 @@ class Training:
 
     optimizer: Spec = "adam"
     schedule: Spec = "constant"
-    batch_size: int = 128
+    batch_size: int | Literal["all"] = 128
     epochs: int | None = 20
     steps: int | None = None
     patience: int | None = None
@@ -43,7 +44,10 @@ class Training:
             if not right:
                 raise SettingError(f"{name} is {getattr(self, name)!r}; wanted is {wanted}.")
 
-        need(self.batch_size >= 1, "batch_size", "a whole number of at least 1")
+        size: Any = self.batch_size
+        need(
+            size == "all" or (not isinstance(size, str) and size >= 1), "batch_size", 'a number of at least 1, or "all"'
+        )
         need(self.epochs is None or self.epochs >= 0, "epochs", "a whole number of at least 0")
         need(self.steps is None or self.steps >= 0, "steps", "a whole number of at least 0")
         need(self.epochs is not None or self.steps is not None, "epochs", "a number, or give steps")
@@ -73,7 +77,11 @@ class Training:
 
     def steps_per_epoch(self, rows: int) -> int:
         """ceil(rows / batch_size)."""
-        return -(-rows // self.batch_size)
+        return -(-rows // self.batch(rows))
+
+    def batch(self, rows: int) -> int:
+        """Rows of a step on a source of `rows` rows; an epoch's last may have fewer."""
+        return max(rows, 1) if self.batch_size == "all" else int(self.batch_size)  # NumPy's too
 
     def view(self, epoch: int, *, augmented: bool) -> int:
         """The view of an epoch (from 0): 0 without augmentation, else 1 + epoch, or 1 + (epoch mod V)."""

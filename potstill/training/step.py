@@ -105,10 +105,10 @@ def most(learner: Learner, wanted: int) -> int:
     task, rows = learner.task, len(learner.task.train)
     if wanted < 2 or torch.get_num_threads() > 1 or not learner.plain:
         return 1
-    if not pays(task.network, task.training.batch_size, rows):
+    if not pays(task.network, task.training.batch(rows), rows):
         return 1
     shapes, precision = shapes_of(task.network), torch.get_float32_matmul_precision()
-    size, table = min(task.training.batch_size, rows), ClosedForm.size(rows, len(task.train.spec.classes), 2)
+    size, table = min(task.training.batch(rows), rows), ClosedForm.size(rows, len(task.train.spec.classes), 2)
     wanted = min(wanted, max(TABLE_LIMIT // table, 1))
     return next((n for n in range(wanted, 1, -1) if exact(shapes, n, size, precision)), 1)
 
