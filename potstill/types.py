@@ -5,7 +5,7 @@ Importing this module does not import torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -100,7 +100,7 @@ class TeacherOutputs(Protocol):
         """
 
     def features(self) -> Mapping[str, Tensor]:
-        """Named hidden features of a live teacher; empty for recorded outputs."""
+        """Hidden features of a live teacher by name, (B, ...) each, where any were asked for; recordings have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +186,14 @@ class Teacher(Protocol):
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """(B, ...) preprocessed inputs to (B, K), (B, 1), (B, D) or (B, 2 D), or to (B, members, ...) of these."""
+
+
+@runtime_checkable
+class Featured(Protocol):
+    """A teacher whose hidden features can be had, beside being a `Teacher`."""
+
+    def features(self, inputs: Tensor, names: Sequence[str]) -> Outputs:
+        """What it answers to preprocessed inputs (B, ...), and the hidden features `names`, (B, ...) each."""
 
 
 @runtime_checkable

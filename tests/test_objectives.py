@@ -12,12 +12,12 @@ import pytest
 import torch
 from normalizer_samples import oracle_printed, oracle_simplex
 from numpy.typing import NDArray
-from scipy import special
+from scipy import special, stats
 from torch import Tensor
 
 from potstill import losses, objectives
 from potstill.engine import Engine
-from potstill.errors import NotYetError, ObjectiveError
+from potstill.errors import ObjectiveError
 from potstill.objectives import Objective
 from potstill.types import Batch, Outputs
 
@@ -34,7 +34,9 @@ class Answers:
     unknown: float = 0.0
 
     def log_probs(self, temperature: float = 1.0) -> Tensor:
-        return self.probs(temperature).log()
+        z = self.member_logits
+        z = torch.cat([torch.zeros_like(z), z], 2) if z.shape[2] == 1 else z
+        return self._hide(torch.log_softmax(z / temperature, 2).logsumexp(0) - math.log(len(z)))
 
     def probs(self, temperature: float = 1.0) -> Tensor:
         z = self.member_logits
@@ -141,12 +143,44 @@ def oracle_generalised(z: Array, batch: Batch, temperature: float) -> Array:
     return special.rel_entr(teacher_probs(batch, temperature), q).sum(1) * batch.teacher.known.numpy()  # type: ignore[union-attr]
 
 
+def oracle_dkd(z: Array, batch: Batch, temperature: float, part: str) -> Array:
+    """Zhao et al. 2022, section 3.1, with probabilities as they are."""
+    p, q = teacher_probs(batch, temperature), special.softmax(two(z) / temperature, axis=1)
+    found = []
+    for i in range(len(z)):
+        k = int(batch.labels[i]) if batch.labelled[i] else int(p[i].argmax())
+        if part == "target":
+            pairs = np.array([[p[i, k], 1 - p[i, k]], [q[i, k], 1 - q[i, k]]])
+        else:
+            pairs = np.stack([np.delete(each[i], k) / np.delete(each[i], k).sum() for each in (p, q)])
+        found.append(special.rel_entr(pairs[0], pairs[1]).sum())
+    return temperature**2 * np.array(found) * batch.teacher.known.numpy()  # type: ignore[union-attr]
+
+
+def oracle_inter(z: Array, batch: Batch, temperature: float) -> Array:
+    """1 - Pearson's correlation over classes, by numpy."""
+    p, q = teacher_probs(batch, temperature), special.softmax(two(z) / temperature, axis=1)
+    found = np.array([1 - np.corrcoef(a, b)[0, 1] for a, b in zip(p, q, strict=True)])
+    return temperature**2 * found * batch.teacher.known.numpy()  # type: ignore[union-attr]
+
+
+def oracle_intra(z: Array, batch: Batch, temperature: float) -> Array:
+    """Each known example's part, half the squared difference of standard scores, in the mean over classes."""
+    known = batch.teacher.known.numpy()  # type: ignore[union-attr]
+    p, q = (each[known] for each in (teacher_probs(batch, temperature), special.softmax(two(z) / temperature, axis=1)))
+    parts = np.zeros(len(z))
+    parts[known] = ((stats.zscore(p) - stats.zscore(q)) ** 2).mean(1) / 2
+    whole = np.mean([1 - np.corrcoef(a, b)[0, 1] for a, b in zip(p.T, q.T, strict=True)])
+    assert parts[known].mean() == pytest.approx(whole, rel=1e-9)
+    return temperature**2 * parts
+
+
 @dataclass(frozen=True)
 class Row:
     """An objective and what is claimed of it.
 
     `fixed_point`: where the student's answers equal a single teacher's, the term `imitation` is 0 with zero gradient;
-    it is more than `nearby` where they are about one apart.
+    it is more than `nearby` where they are about one apart. `least`: the smallest number of classes; fewer are refused.
     """
 
     spec: dict[str, Any]
@@ -157,6 +191,11 @@ class Row:
     shift_invariant: bool = True
     needs_labels: bool = True
     needs_teacher: bool = True
+    least: int = 2
+
+    def suits(self, outputs: int) -> None:
+        if max(outputs, 2) < self.least:
+            pytest.skip(f"needs {self.least} classes")
 
 
 PROBABILISTIC = {
@@ -253,6 +292,41 @@ TABLE = {
         {"hard": lambda z, b: 0.6 * oracle_hard(z, b), "soft": lambda z, b: 0.4 * oracle_soft(z, b, 2.5)},
         "soft",
     ),
+    "dkd": Row(
+        {"name": "dkd", "temperature": 2.5, "hard": 0.5, "target": 2.0, "others": 3.0},
+        {
+            "hard": lambda z, b: 0.5 * oracle_hard(z, b),
+            "target": lambda z, b: 2 * oracle_dkd(z, b, 2.5, "target"),
+            "others": lambda z, b: 3 * oracle_dkd(z, b, 2.5, "others"),
+        },
+        "target",
+        nearby=1e-10,
+    ),
+    "dkd, others": Row(
+        {"name": "dkd", "temperature": 2.5, "hard": 0.0, "target": 0.0, "others": 3.0},
+        {"others": lambda z, b: 3 * oracle_dkd(z, b, 2.5, "others")},
+        "others",
+        nearby=1e-4,
+        least=3,
+    ),
+    "dist": Row(
+        {"name": "dist", "temperature": 2.5, "hard": 0.5, "inter": 2.0, "intra": 3.0},
+        {
+            "hard": lambda z, b: 0.5 * oracle_hard(z, b),
+            "inter": lambda z, b: 2 * oracle_inter(z, b, 2.5),
+            "intra": lambda z, b: 3 * oracle_intra(z, b, 2.5),
+        },
+        "inter",
+        nearby=1e-6,
+        least=3,
+    ),
+    "dist, intra": Row(
+        {"name": "dist", "temperature": 1.0, "hard": 0.0, "inter": 0.0, "intra": 3.0},
+        {"intra": lambda z, b: 3 * oracle_intra(z, b, 1.0)},
+        "intra",
+        nearby=1e-8,
+        needs_labels=False,
+    ),
 }
 every_row = pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
 every_task = pytest.mark.parametrize("outputs", [1, 5, 20], ids=["binary", "multiclass", "many classes"])
@@ -267,8 +341,9 @@ def gradient(objective: Objective, logits: Tensor, batch: Batch, *names: str) ->
 
 
 def test_every_objective_has_a_row() -> None:
-    of_classes = {name for name in objectives.REGISTRY if objectives.build(name).learns == "classes"}
-    assert {row.spec["name"] for row in TABLE.values()} == of_classes
+    told = {name for name in objectives.REGISTRY if "student" not in objectives.REGISTRY.parameters(name)}
+    of_classes = {name for name in told if objectives.build(name).learns == "classes"}
+    assert {row.spec["name"] for row in TABLE.values()} == of_classes  # those of features: tests/test_features.py
 
 
 @every_row
@@ -276,6 +351,7 @@ def test_every_objective_has_a_row() -> None:
 @pytest.mark.parametrize("some", [False, True], ids=["all rows", "some rows"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_terms_equal_the_oracle(row: Row, outputs: int, some: bool, smoothing: float) -> None:
+    row.suits(outputs)
     logits, batch = everything(torch.float64, outputs=outputs, some=some)
     batch = replace(batch, label_smoothing=smoothing)
     terms = objectives.build(row.spec)(Outputs(logits), batch)
@@ -288,6 +364,7 @@ def test_terms_equal_the_oracle(row: Row, outputs: int, some: bool, smoothing: f
 @every_row
 @every_task
 def test_gradients_equal_finite_differences(row: Row, outputs: int) -> None:
+    row.suits(outputs)
     logits, batch = everything(torch.float64, outputs=outputs, some=True)
     objective = objectives.build(row.spec)
     assert torch.autograd.gradcheck(
@@ -299,6 +376,7 @@ def test_gradients_equal_finite_differences(row: Row, outputs: int) -> None:
 @every_task
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_terms_are_float32_under_half_precision(row: Row, outputs: int, dtype: torch.dtype) -> None:
+    row.suits(outputs)
     logits, batch = everything(torch.float32, outputs=outputs, some=True)
     logits = logits.to(dtype)
     for name, term in objectives.build(row.spec)(Outputs(logits), batch).items():
@@ -312,6 +390,7 @@ def test_terms_are_float32_under_half_precision(row: Row, outputs: int, dtype: t
 @every_task
 @pytest.mark.parametrize("unknown", [math.nan, math.inf, 0.0])
 def test_gradients_are_finite_at_large_logits_and_unknown_answers(row: Row, outputs: int, unknown: float) -> None:
+    row.suits(outputs)
     _, batch = everything(torch.float32, outputs=outputs, some=True)
     members = torch.where(torch.arange(outputs) % 2 == 0, 100.0, -100.0).expand(3, ROWS, outputs)
     batch = replace(batch, teacher=Answers(members, batch.teacher.known, unknown=unknown))  # type: ignore[union-attr]
@@ -325,6 +404,7 @@ def test_gradients_are_finite_at_large_logits_and_unknown_answers(row: Row, outp
 @every_row
 @every_task
 def test_rows_without_label_or_answer_teach_nothing(row: Row, outputs: int) -> None:
+    row.suits(outputs)
     logits, batch = everything(torch.float32, outputs=outputs, some=True)
     objective = objectives.build(row.spec)
     for name, term in objective(Outputs(logits), batch).items():
@@ -333,6 +413,8 @@ def test_rows_without_label_or_answer_teach_nothing(row: Row, outputs: int) -> N
         slopes = gradient(objective, logits, batch, name)
         assert torch.equal(term[~counts], torch.zeros(int((~counts).sum())))
         assert torch.equal(slopes[~counts], torch.zeros_like(slopes[~counts]))
+        if name == "others" and outputs == 1:
+            continue  # of two classes there is one other
         assert (term[counts] != 0).all()
         assert slopes[counts].ne(0).any(1).all()
 
@@ -340,6 +422,7 @@ def test_rows_without_label_or_answer_teach_nothing(row: Row, outputs: int) -> N
 @every_row
 @every_task
 def test_a_permuted_batch_permutes_the_terms(row: Row, outputs: int) -> None:
+    row.suits(outputs)
     logits, batch = everything(torch.float64, outputs=outputs, some=True)
     order = torch.randperm(ROWS, generator=torch.Generator().manual_seed(3))
     teacher = batch.teacher
@@ -360,6 +443,7 @@ def test_a_permuted_batch_permutes_the_terms(row: Row, outputs: int) -> None:
 @every_row
 @every_task
 def test_fixed_point_is_as_declared(row: Row, outputs: int) -> None:
+    row.suits(outputs)
     _, batch = everything(torch.float64, outputs=outputs, members=1)
     logits = batch.teacher.logits()  # type: ignore[union-attr]
     objective = objectives.build(row.spec)
@@ -382,6 +466,7 @@ def test_shift_invariance_is_as_declared(row: Row) -> None:
 @every_row
 def test_one_logit_equals_two_classes(row: Row) -> None:
     """A binary student z and teacher v against the two-class student [0, z] and teacher [0, v]."""
+    row.suits(1)
     logits, batch = everything(torch.float64, outputs=1, some=True)
     teacher = batch.teacher
     assert isinstance(teacher, Answers)
@@ -564,8 +649,9 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "unknown key": ({"name": "hinton", "temprature": 2}, ObjectiveError, 'Did you mean "temperature"'),
     "no setting": ({"name": "soft_labels", "temperature": 2.0}, ObjectiveError, "no key"),
     "nothing": ([], ObjectiveError, "empty"),
-    "not yet": ("dkd", NotYetError, "not built yet"),
-    "not yet, in a list": ([{"name": "hints", "weight": 1.0}], NotYetError, "Romero"),
+    "no target": ({"name": "dkd", "target": 0, "others": 0}, ObjectiveError, "found target = 0 and others = 0"),
+    "no relation": ({"name": "dist", "inter": 0, "intra": 0}, ObjectiveError, "found inter = 0 and intra = 0"),
+    "weight below 0": ({"name": "dkd", "others": -1}, ObjectiveError, "others .* >= 0; found -1"),
 }
 
 
@@ -581,9 +667,41 @@ def test_a_teacher_of_other_classes_is_refused() -> None:
         objectives.soft_labels()(Outputs(logits[:, :3]), batch)
 
 
-def test_what_is_not_built_is_not_registered() -> None:
-    assert not set(objectives.NOT_YET) & set(objectives.REGISTRY)
-    assert list(objectives.NOT_YET) == sorted(objectives.NOT_YET)
+def test_the_parts_of_dkd_are_those_of_hinton() -> None:
+    """Zhao et al. 2022, equation 6: KL = TCKD + (1 - p) NCKD, p the teacher's probability of the label."""
+    logits, batch = everything(torch.float64)
+    parts = objectives.dkd(temperature=3.0, target=1.0, others=1.0)(Outputs(logits), batch)
+    p = batch.teacher.probs(3.0).gather(1, batch.labels[:, None])[:, 0]  # type: ignore[union-attr]
+    wanted = objectives.hinton(temperature=3.0, alpha=0.0)(Outputs(logits), batch)["soft"]
+    torch.testing.assert_close(parts["target"] + (1 - p) * parts["others"], wanted, rtol=1e-10, atol=0)
+
+
+def test_dist_leaves_scale_and_offset_of_probabilities_free() -> None:
+    """The teacher's probabilities, half of the way to uniform: another distribution, the same correlations."""
+    _, batch = everything(torch.float64, members=1)
+    paler = (batch.teacher.probs(1.0) / 2 + 0.1).log()  # type: ignore[union-attr]
+    terms = objectives.dist()(Outputs(paler), batch)
+    assert max(terms["inter"].max(), terms["intra"].max()) < 1e-12
+    assert objectives.hinton(temperature=1.0)(Outputs(paler), batch)["soft"].min() > 1e-3
+
+
+def test_dist_refuses_correlations_over_two_classes() -> None:
+    logits, batch = everything(torch.float64, outputs=1)
+    with pytest.raises(ObjectiveError, match="nothing about two classes"):
+        objectives.dist()(Outputs(logits), batch)
+
+
+def test_correlations_of_what_does_not_vary_are_finite() -> None:
+    """A student that knows nothing yet, and a batch of one: no correlation, no slope."""
+    _, batch = everything(torch.float32)
+    objective = objectives.dist(hard=0.0)
+    terms = objective(Outputs(torch.zeros(ROWS, 5)), batch)
+    assert torch.allclose(terms["inter"], torch.tensor(1.0))  # 2 times 1/2
+    assert gradient(objective, torch.zeros(ROWS, 5), batch).abs().max() == 0
+    one = Answers(torch.ones(1, 1, 5), torch.ones(1, dtype=torch.bool))
+    row = torch.zeros(1, dtype=torch.int64)
+    alone = objective(Outputs(torch.rand(1, 5)), Batch(row, row, row == 0, row, one))
+    assert alone["intra"].item() == 0
 
 
 CLOSED = {name: row for name, row in TABLE.items() if objectives.build(row.spec).targets is not None}
@@ -605,6 +723,7 @@ def test_the_closed_form_equals_the_oracle_and_autograd(
     row: Row, outputs: int, some: bool, smoothing: float, dtype: torch.dtype
 ) -> None:
     """Means against the float64 oracle, the gradient against autograd's, on a batch with a row twice."""
+    row.suits(outputs)
     objective = objectives.build(row.spec)
     assert objective.targets is not None
     logits, batch = everything(torch.float32, outputs=outputs, some=some)

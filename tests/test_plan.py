@@ -361,7 +361,7 @@ teacher = "teacher"
 objective = [{ name = "hinton", alpha = 0.1 }, { name = "hints", student = "block2", teacher = "block3", weight = 1.0 }]
 answers   = "live"
 """,
-        ["models.student.objective[1]"],
+        [],
     ),
     "a teacher that the user brings": (
         """

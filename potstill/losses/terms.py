@@ -5,7 +5,7 @@ Each objective's terms, (outputs, batch) -> name -> (B,), stand under the name o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from potstill.errors import ObjectiveError
 from potstill.losses.classification import class_logits, cross_entropy, kl, log_softmax, squared_error
+from potstill.losses.relations import column_correlation, others_kl, row_correlation, target_kl
 from potstill.types import Batch, Outputs, TeacherOutputs
 
 Extra: TypeAlias = "tuple[Callable[..., Tensor], float]"
@@ -174,6 +175,30 @@ def logit_mse(outputs: Outputs, batch: Batch, *, alpha: float) -> dict[str, Tens
         return squared_error(outputs.logits, teacher.logits(), weight=1 - alpha, where=unless_all(teacher.known))
 
     return _mixed(class_logits(outputs.logits), batch, alpha, imitation=imitation)
+
+
+def dkd(outputs: Outputs, batch: Batch, *, temperature: float, weights: Mapping[str, float]) -> dict[str, Tensor]:
+    """Labels; the teacher's probability of the label (or of its own first class); its probabilities of the others."""
+    logits, teacher = class_logits(outputs.logits), teacher_of(batch, "dkd")
+    log_probs = teacher.log_probs(temperature)
+    classes = torch.where(batch.labelled, batch.labels, log_probs.argmax(1))
+    found = {"hard": hard(logits, batch, weights["hard"])} if weights["hard"] else {}
+    for name, part in (("target", target_kl), ("others", others_kl)):
+        if weights[name]:
+            weight, where = weights[name] * temperature**2, unless_all(teacher.known)
+            found[name] = part(logits, log_probs, classes, temperature=temperature, weight=weight, where=where)
+    return found
+
+
+def dist(outputs: Outputs, batch: Batch, *, temperature: float, weights: Mapping[str, float]) -> dict[str, Tensor]:
+    """Labels; correlations with the teacher over classes and over the batch."""
+    logits, teacher = class_logits(outputs.logits), teacher_of(batch, "dist")
+    found = {"hard": hard(logits, batch, weights["hard"])} if weights["hard"] else {}
+    for name, part in (("inter", row_correlation), ("intra", column_correlation)):
+        if weights[name]:
+            weight, where = weights[name] * temperature**2, unless_all(teacher.known)
+            found[name] = part(logits, teacher.probs(temperature), temperature=temperature, weight=weight, where=where)
+    return found
 
 
 def squared_error_with_labels(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:

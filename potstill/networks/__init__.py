@@ -1,6 +1,16 @@
 """Networks by name, and models: a network with what it knows of its data."""
 
-from potstill.networks.build import NOT_YET, REGISTRY, Builder, build, cost, forward, label, names, seeded
+from potstill.networks.build import (
+    NOT_YET,
+    REGISTRY,
+    Builder,
+    build,
+    cost,
+    forward,
+    label,
+    names,
+    seeded,
+)
 from potstill.networks.model import Model, load
 from potstill.networks.start import Start, locate, start_from
 

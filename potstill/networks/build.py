@@ -121,7 +121,7 @@ def forward(network: nn.Module, inputs: Tensor, features: Sequence[str] = ()) ->
     """Logits, and the outputs of the named children in `features`, in that order.
 
     Only an `nn.Sequential` can be asked for features: its children run one after the other. Raises `NetworkError` for
-    another network, or an unknown child.
+    another network, an unknown child, or one whose output a later child overwrites.
     """
     if not features:
         return Outputs(network(inputs))
@@ -136,10 +136,24 @@ def forward(network: nn.Module, inputs: Tensor, features: Sequence[str] = ()) ->
         if name not in children:
             raise NetworkError(unknown("feature", name, children))
     found: dict[str, Tensor] = {}
+    versions: dict[str, int] = {}
     answer = inputs
     for name, child in children.items():
-        answer = found[name] = child(answer)
+        answer = child(answer)
+        if name in features:
+            found[name], versions[name] = answer, _version(answer)
+    for name, version in versions.items():
+        if _version(found[name]) != version:
+            raise NetworkError(
+                f'What "{name}" answers is overwritten by a part after it, so that it is no feature of its own. '
+                "Build that part without inplace=True, or name it instead."
+            )
     return Outputs(answer, {name: found[name] for name in features})
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor was written into; tensors of inference mode do not tell."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _is_child(name: str) -> bool:

@@ -8,7 +8,7 @@ recipe.json         how its input is made from raw material, where that is not s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from potstill import storage, units
 from potstill.errors import NetworkError, StorageError
-from potstill.networks.build import build
-from potstill.types import DataSpec, Kind, Preprocessing, TargetScaling
+from potstill.networks.build import build, forward
+from potstill.types import DataSpec, Kind, Outputs, Preprocessing, TargetScaling
 
 FORMAT = 1
 RECIPE = "recipe.json"
@@ -69,16 +69,20 @@ class Model:
 
         Of a regression values (B, D) float32 in the targets' own units; with variances (B, 2 D), their logarithms last.
         """
+        return self.features(inputs, ()).logits
+
+    def features(self, inputs: Tensor, names: Sequence[str]) -> Outputs:
+        """What a call answers, and the hidden features `names` of its network, (B, ...) each (`networks.forward`)."""
         if self.network.training:
             self.network.eval()
         parameter = next(self.network.parameters(), None)
         with torch.no_grad():
             # A user's own network may write into its inputs, which may be the data itself.
             own = inputs if self.specification is not None else inputs.clone()
-            answer: Tensor = self.network(own if parameter is None else own.to(parameter.device))
+            found = forward(self.network, own if parameter is None else own.to(parameter.device), names)
         if self.spec.task != "regression":
-            return answer
-        return units.own(units.bounded(answer, self.spec.outputs), self.spec.scaling)
+            return found
+        return replace(found, logits=units.own(units.bounded(found.logits, self.spec.outputs), self.spec.scaling))
 
     def fingerprint(self) -> str:
         """sha256 over the weights, the specification and the class names."""

@@ -8,15 +8,16 @@ batch all the same. Weights are part of the terms, so the terms are summed as th
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
-from potstill.errors import NotYetError, ObjectiveError
+from potstill.errors import ObjectiveError
 from potstill.objectives.classification import (
     hard_labels,
     hinton,
@@ -25,32 +26,40 @@ from potstill.objectives.classification import (
     pseudo_labels,
     soft_labels,
 )
-from potstill.objectives.objective import Learns, Objective, ObjectiveSpec, Owns, TargetsFunction
+from potstill.objectives.features import attention_transfer, hints, relational, similarity_preserving
+from potstill.objectives.objective import Hidden, Learns, Objective, ObjectiveSpec, Owns, TargetsFunction
 from potstill.objectives.probabilistic import generalised, probabilistic
 from potstill.objectives.regression import gaussian, probabilistic_regression, squared_error
+from potstill.objectives.relations import dist, dkd
 from potstill.objectives.wls import equivalent_wls
-from potstill.registry import Registry, Spec
+from potstill.registry import Registry
 from potstill.types import Batch, Outputs
 
 __all__ = [
-    "NOT_YET",
     "REGISTRY",
+    "Hidden",
     "Learns",
     "Objective",
     "ObjectiveSpec",
     "Owns",
     "TargetsFunction",
+    "attention_transfer",
     "build",
+    "dist",
+    "dkd",
     "equivalent_wls",
     "gaussian",
     "generalised",
     "hard_labels",
     "hinton",
     "hinton_twice_softened",
+    "hints",
     "logit_mse",
     "probabilistic",
     "probabilistic_regression",
     "pseudo_labels",
+    "relational",
+    "similarity_preserving",
     "soft_labels",
     "squared_error",
 ]
@@ -67,20 +76,17 @@ REGISTRY = Registry(
         "squared_error": squared_error,
         "probabilistic": probabilistic,
         "generalised": generalised,
+        "dkd": dkd,
+        "dist": dist,
+        "hints": hints,
+        "attention_transfer": attention_transfer,
+        "similarity_preserving": similarity_preserving,
+        "relational": relational,
         "gaussian": gaussian,
         "probabilistic_regression": probabilistic_regression,
     },
     ObjectiveError,
 )
-
-NOT_YET: Mapping[str, str] = {
-    "attention_transfer": "attention maps of hidden features (Zagoruyko and Komodakis 2017)",
-    "dist": "correlations between and within classes (Huang et al. 2022)",
-    "dkd": "decoupled knowledge distillation (Zhao et al. 2022)",
-    "hints": "hidden features through a regressor (Romero et al. 2015)",
-    "relational": "distances and angles between examples (Park et al. 2019)",
-    "similarity_preserving": "similarities between examples (Tung and Mori 2019)",
-}
 
 
 def build(spec: ObjectiveSpec) -> Objective:
@@ -88,24 +94,17 @@ def build(spec: ObjectiveSpec) -> Objective:
 
     A specification is a name, a table with "name" and settings, or an `Objective`. Terms of a sum keep their
     names; names that clash are prefixed with the objective's ("hinton.hard"), numbered where one occurs twice.
-    Raises `ObjectiveError`, and `NotYetError` for what is planned but not built.
+    Raises `ObjectiveError`.
     """
     if isinstance(spec, Objective):
         return spec
     if isinstance(spec, str | Mapping):
-        return _one(spec)
+        objective: Objective = REGISTRY.call(spec)
+        return objective
     parts = [build(part) for part in spec]
     if not parts:
         raise ObjectiveError("The list of objectives is empty; it needs at least one, such as hard_labels.")
     return parts[0] if len(parts) == 1 else _sum(parts)
-
-
-def _one(spec: Spec) -> Objective:
-    name = spec.partition(":")[0] if isinstance(spec, str) else spec.get("name")
-    if isinstance(name, str) and name in NOT_YET:
-        raise NotYetError(f'The objective "{name}" ({NOT_YET[name]}) is not built yet. Built: {", ".join(REGISTRY)}.')
-    objective: Objective = REGISTRY.call(spec)
-    return objective
 
 
 def _sum(parts: list[Objective]) -> Objective:
@@ -129,7 +128,13 @@ def _sum(parts: list[Objective]) -> Objective:
         needs_teacher=any(part.needs_teacher for part in parts),
         learns=next(iter(learns), "anything"),
         owns=partial(_owned, parts=tuple(named)) if any(part.owns for part in parts) else None,
+        hidden=Hidden(*(_all(part.hidden[side] for part in parts) for side in (0, 1))),
+        couples=any(part.couples for part in parts),
     )
+
+
+def _all(names: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(itertools.chain.from_iterable(names)))
 
 
 def _owned(outputs: Outputs, batch: Batch, *, parts: tuple[tuple[str, Objective], ...]) -> nn.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias, final
+from typing import Any, Literal, NamedTuple, TypeAlias, final
 
 from torch import Tensor, nn
 
@@ -19,6 +19,13 @@ Learns: TypeAlias = Literal["classes", "values", "gaussian", "anything"]
 Owns: TypeAlias = Callable[[Outputs, Batch], nn.Module]
 
 
+class Hidden(NamedTuple):
+    """Names of the hidden features that an objective reads, of the student and of a teacher that is asked live."""
+
+    student: tuple[str, ...] = ()
+    teacher: tuple[str, ...] = ()
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Objective:
@@ -29,7 +36,8 @@ class Objective:
     the student does not change; a training then computes them in closed form. `learns`: what the student answers,
     logits of classes, a regression's values, or values and log variances (gaussian); "anything" where the objective
     does not look at that. `owns` makes a module with the objective's parameters, which `terms` gets as a third
-    argument: a training optimises and checkpoints them with the network, and no model holds them.
+    argument: a training optimises and checkpoints them with the network, and no model holds them. `hidden`: the
+    features it reads. `couples`: the term of an example depends on the others of its batch.
     """
 
     name: str
@@ -41,6 +49,8 @@ class Objective:
     learns: Learns = "classes"
     owns: Owns | None = field(default=None, compare=False, repr=False)
     owned: nn.Module | None = field(default=None, compare=False, repr=False)
+    hidden: Hidden = field(default_factory=Hidden)
+    couples: bool = False
 
     def __call__(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         if self.owns is None:
@@ -72,6 +82,13 @@ def positive(word: str, name: str, value: float) -> float:
     """The setting `word` of an objective; an `ObjectiveError` unless it is a finite number above 0."""
     if not (value > 0 and math.isfinite(value)):
         raise ObjectiveError(f'{word} of "{name}" must be a finite number > 0; found {value!r}.')
+    return float(value)
+
+
+def not_negative(word: str, name: str, value: float) -> float:
+    """The setting `word` of an objective; an `ObjectiveError` unless it is a finite number of at least 0."""
+    if not (value >= 0 and math.isfinite(value)):
+        raise ObjectiveError(f'{word} of "{name}" must be a finite number >= 0; found {value!r}.')
     return float(value)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import final
 
 import torch
 from torch import LongTensor, Tensor
 
 from potstill import storage
+from potstill.errors import TeacherError
 from potstill.outputs import soften
 from potstill.outputs.check import (
     as_members,
@@ -20,7 +21,7 @@ from potstill.outputs.check import (
     narrowed,
 )
 from potstill.outputs.manifest import prepared
-from potstill.types import Source, Teacher, TeacherOutputs, seen_by
+from potstill.types import Featured, Source, Teacher, TeacherOutputs, seen_by
 
 _LIMIT = torch.finfo(torch.float32).max
 
@@ -33,13 +34,14 @@ class Live:
     teacher per batch; any view can be asked for. Of several inputs the teacher gets the one that it sees.
     """
 
-    __slots__ = ("_asked", "_known", "source", "teacher")
+    __slots__ = ("_asked", "_known", "_names", "source", "teacher")
 
     def __init__(self, teacher: Teacher, source: Source) -> None:
         must_be_teacher(teacher)
         self.teacher = teacher
         self.source = seen_by(teacher, source)
         self._known = torch.ones(len(source), dtype=torch.bool)
+        self._names: tuple[str, ...] = ()
         self._asked = False
 
     @property
@@ -49,9 +51,25 @@ class Live:
 
     def with_known(self, mask: Tensor) -> Live:
         """The same teacher, of which only the answers to the rows in `mask` (n,) bool are known."""
-        masked = Live(self.teacher, self.source)
-        masked._known = narrowed(self._known, mask)
-        return masked
+        return self._but(narrowed(self._known, mask), self._names)
+
+    def with_features(self, names: Sequence[str]) -> Live:
+        """The same teacher, which also answers its hidden features `names`.
+
+        Raises `TeacherError` for a teacher that has none to give, such as an ensemble or a function.
+        """
+        if names and not isinstance(self.teacher, Featured):
+            raise TeacherError(
+                f"{name_of(self.teacher)} has no hidden features that could be asked for; wanted are "
+                f"{', '.join(names)}. One trained model has, or a module in teachers.Torch; an ensemble's members "
+                "have features of their own."
+            )
+        return self._but(self._known, tuple(names))
+
+    def _but(self, known: Tensor, names: tuple[str, ...]) -> Live:
+        other = Live(self.teacher, self.source)
+        other._known, other._names = known, names
+        return other
 
     def fingerprint(self) -> str:
         """Hash of the teacher's and the source's fingerprints, preprocessing, augmentation and known rows."""
@@ -73,10 +91,16 @@ class Live:
         """
         return _Asked(self, index, view)
 
-    def _ask(self, index: LongTensor, view: int) -> soften.Softened:
-        kind = self.teacher.kind
+    def _ask(self, index: LongTensor, view: int) -> tuple[soften.Softened, Mapping[str, Tensor]]:
+        kind, inputs = self.teacher.kind, self.source.fetch(index, view).inputs
+        hidden: Mapping[str, Tensor] = {}
         with torch.no_grad():
-            answers = as_members(self.teacher(self.source.fetch(index, view).inputs), index.shape[0])
+            if self._names and isinstance(self.teacher, Featured):
+                found = self.teacher.features(inputs, self._names)
+                raw, hidden = found.logits, found.features
+            else:
+                raw = self.teacher(inputs)
+            answers = as_members(raw, index.shape[0])
         check_values(answers, index, kind=kind, limit=_LIMIT)
         if not self._asked:
             check_classes(self.teacher.classes, self.source.spec, kind=kind, outputs=answers.shape[-1])
@@ -85,7 +109,7 @@ class Live:
             self._asked = answers.shape[0] > 1  # one row tells little
         known = self._known.index_select(0, index)
         logits = soften.class_logits(answers.cpu(), kind)
-        return soften.Softened(logits, known, kind=kind, outputs=answers.shape[-1])
+        return soften.Softened(logits, known, kind=kind, outputs=answers.shape[-1]), hidden
 
 
 @final
@@ -98,12 +122,15 @@ class _Asked:
         self._live = live
         self._index = index
         self._view = view
-        self._answers: soften.Softened | None = None
+        self._answers: tuple[soften.Softened, Mapping[str, Tensor]] | None = None
 
-    def _get(self) -> soften.Softened:
+    def _ask(self) -> tuple[soften.Softened, Mapping[str, Tensor]]:
         if self._answers is None:
             self._answers = self._live._ask(self._index, self._view)
         return self._answers
+
+    def _get(self) -> soften.Softened:
+        return self._ask()[0]
 
     @property
     def known(self) -> Tensor:
@@ -131,4 +158,4 @@ class _Asked:
         return self._get().variance()
 
     def features(self) -> Mapping[str, Tensor]:
-        return {}
+        return self._ask()[1]

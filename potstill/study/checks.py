@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 
 from potstill.errors import NotYetError, unknown
-from potstill.study import names
+from potstill.study import names, resolve
 from potstill.study.family import cycle, judged
 from potstill.study.plan_text import Path, Where, shown
 from potstill.study.tables import TRUTH, Model, Tables, Training
@@ -31,6 +31,8 @@ def check(plan: Tables, where: Where) -> None:
     if found:
         raise where.fault(("models", found[0], "teacher"), f"the models learn from each other: {' <- '.join(found)}.")
     _shared(plan, where)
+    for name, model in plan.models.items():
+        _hidden(plan, name, model, where)
     _watching(plan, plan.training, ("training",), where)
     for name, model in plan.models.items():
         _watching(plan, model.training, ("models", name, "training"), where)
@@ -172,6 +174,24 @@ def _shared(plan: Tables, where: Where) -> None:
                     ("models", name, "shared"),
                     f'is one model for all seeds, but its teacher "{teacher}" is one per seed; share that too.',
                 )
+
+
+def _hidden(plan: Tables, name: str, model: Model, where: Where) -> None:
+    """Objectives over hidden features need one teacher that has such, and that is asked live."""
+    found = model.objective if isinstance(model.objective, tuple) else (model.objective,)
+    read = [(i, o["name"]) for i, o in enumerate(found) if o is not None and names.reads_features(o)]
+    if not read:
+        return
+    number, objective = read[0]
+    path: Path = ("models", name, "objective", *([number] if isinstance(model.objective, tuple) else []))
+    if resolve.resolve(plan, name).answers != "live":
+        raise where.fault(
+            ("models", name, "answers") if model.answers else path,
+            f'"{objective}" reads hidden features of the teacher, which recorded outputs do not have; '
+            'wanted is answers = "live", so that the teacher is asked in every step.',
+        )
+    if len(model.teacher) > 1 or any(t == TRUTH or plan.models[t].members > 1 for t in model.teacher):
+        raise where.fault(path, f'"{objective}" reads hidden features of one model; the teacher is not a single one.')
 
 
 def _watching(plan: Tables, training: Training, path: Path, where: Where) -> None:

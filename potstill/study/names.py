@@ -39,7 +39,7 @@ def _tools(kind: Kind) -> _Tools:
     if kind == "objective":
         from potstill import objectives
 
-        return _Tools(objectives.REGISTRY, objectives.NOT_YET, objectives.build)
+        return _Tools(objectives.REGISTRY, (), objectives.build)
     if kind == "augmentation":
         from potstill.data import views
 
@@ -105,6 +105,11 @@ def needs_teacher(objective: dict[str, Any]) -> bool:
 def needs_labels(objective: dict[str, Any]) -> bool:
     """Whether a checked objective learns from labels; `hinton` with alpha = 0 does not."""
     return bool(_tools("objective").build(objective).needs_labels)
+
+
+def reads_features(objective: dict[str, Any]) -> bool:
+    """Whether a checked objective reads hidden features of its teacher."""
+    return bool(_tools("objective").build(objective).hidden.teacher)
 
 
 def can_use_teacher(objective: dict[str, Any]) -> bool:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
 from potstill import storage
-from potstill.errors import TeacherError
+from potstill.errors import TeacherError, unknown
 from potstill.teachers.kinds import check_kind
-from potstill.types import Kind
+from potstill.types import Kind, Outputs
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -56,6 +56,26 @@ class Torch:
         state = [[name, _content(value)] for name, value in _state(self.network)]
         return storage.fingerprint({"torch": structure, "state": state})
 
+    def features(self, inputs: Tensor, names: Sequence[str]) -> Outputs:
+        """What a call answers, and what the submodules `names` ("stage2", "stage2.block1") answered on the way.
+
+        Raises `TeacherError` for a submodule that is not there, that is used several times or not at all for one
+        answer, or that answers something else than a tensor.
+        """
+        found: dict[str, list[object]] = {name: [] for name in names}
+        handles = []
+        known = dict(self.network.named_modules())
+        try:
+            for name, kept in found.items():
+                if name not in known:
+                    raise TeacherError(unknown("feature of the teacher", name, [each for each in known if each]))
+                handles.append(known[name].register_forward_hook(_keeper(kept)))
+            answers = self(inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return Outputs(answers, {name: _only(name, kept) for name, kept in found.items()})
+
     def __call__(self, inputs: Tensor) -> Tensor:
         """(B, ...) to (B, K), (B, 1) or (B, members, K)."""
         training = [module for module in self.network.modules() if module.training]
@@ -75,6 +95,25 @@ class Torch:
                 "tensor (B, outputs). Wrap it in a module, or in teachers.Function, that returns the tensor alone."
             )
         return answers
+
+
+def _keeper(kept: list[object]) -> Callable[..., None]:
+    def keep(module: nn.Module, inputs: object, answer: object) -> None:  # noqa: ARG001 - the signature of a hook
+        # A copy: what comes after may overwrite it.
+        kept.append(answer.clone() if isinstance(answer, Tensor) else answer)
+
+    return keep
+
+
+def _only(name: str, kept: list[object]) -> Tensor:
+    if len(kept) != 1:
+        raise TeacherError(
+            f'The teacher\'s feature "{name}" was computed {len(kept)} times for one answer; wanted is once. '
+            "Give every use a module of its own, or name another."
+        )
+    if not isinstance(kept[0], Tensor):
+        raise TeacherError(f'The teacher\'s feature "{name}" is of type {type(kept[0]).__name__}; wanted is a tensor.')
+    return kept[0]
 
 
 def _refuse_softmax(network: nn.Module, kind: Kind) -> None:

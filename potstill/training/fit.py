@@ -16,7 +16,7 @@ from potstill.errors import NetworkError
 from potstill.networks.model import Model
 from potstill.networks.start import Start, start_from
 from potstill.registry import Spec
-from potstill.training import together
+from potstill.training import hidden, together
 from potstill.training.settings import Training
 from potstill.training.task import (
     WATCHED,
@@ -95,12 +95,14 @@ def fit(
     goal = pick_objective(objective, teacher, data.train.spec)
     train, validation = _augmented(seeing(data.train, sees), options), seeing(data.validation, sees)
     asked = _augmented(data.train, options) if train.spec.sees else train
-    answers, validation_answers = pick_answers(teacher, validation_teacher, asked, data.validation)
+    told = pick_answers(teacher, validation_teacher, asked, data.validation)
+    answers, validation_answers = (hidden.of_teacher(goal, each) for each in told)
     rows = pick_rows(goal, train, answers)
     key = {"seed": seed, "member": member, "generation": generation}
     module = networks.seeded(network, train.spec.shape, outputs_of(train.spec, goal), **key)
     start = _start(module, weights, options.total_steps(len(train)))
     specification = None if callable(network) else networks.REGISTRY.full(network)
+    hidden.check_student(goal, module, train)
     goal = prepared(goal, module, train, answers, key=key)
     options = pick_monitor(options, goal, validation, validation_answers, task=train.spec.task)
     decides = _described(specification or networks.label(network), goal, options)
@@ -167,4 +169,5 @@ def _validation(
         return None
     watched = [*WATCHED[source.spec.task == "regression"], options.select, options.monitor]
     names = [name for name in watched if name in metrics.names()]
-    return Validation.of(source, answers, goal, names=names, label_smoothing=options.label_smoothing)
+    most = options.batch(len(source))
+    return Validation.of(source, answers, goal, names=names, label_smoothing=options.label_smoothing, batch_size=most)

@@ -22,7 +22,7 @@ Roots = tuple[dict[str, float], list[Tensor], list[Tensor | None]]
 
 
 class Loss:
-    """Called with the logits of a batch; gives the terms' means, the tensors to go back from, and their gradients."""
+    """Called with the outputs for a batch; gives the terms' means, the tensors to go back from, and their gradients."""
 
     def __init__(self, task: Task) -> None:
         self.objective, self.answers, self.source = task.objective, task.answers, task.train
@@ -69,12 +69,13 @@ class Loss:
         batch = self._move(units.learnt_batch(batch, self.source.spec.scaling))
         return batch, batch.inputs
 
-    def __call__(self, logits: Tensor, batch: Batch | None, index: Tensor, view: int) -> Roots:
+    def __call__(self, outputs: Outputs, batch: Batch | None, index: Tensor, view: int) -> Roots:
         """`batch` may be None where the loss is `fixed`: the table holds what it needs."""
         if self.fixed or batch is None:
+            logits = outputs.logits
             (means,), gradient = self.form(view)(logits.detach().t().unsqueeze(0), index)
             return means, [logits], [gradient[0].t()]
-        terms = self.objective(Outputs(logits), batch)
+        terms = self.objective(outputs, batch)
         roots: list[Tensor] = [term.mean() for term in terms.values()]
         values = {name: root.item() for name, root in zip(terms, roots, strict=True)}
         return values, roots, [None] * len(roots)

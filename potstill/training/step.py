@@ -14,11 +14,13 @@ from typing import NamedTuple, Protocol, final
 import torch
 from torch import Tensor, nn
 
+from potstill import networks
 from potstill.errors import PotstillError, TrainingError
 from potstill.losses import TABLE_LIMIT, ClosedForm
 from potstill.networks.stack import Stack, exact, is_stack, shapes_of
 from potstill.seeding import reseed_step
 from potstill.training import optimizers
+from potstill.training.hidden import hidden
 from potstill.training.loss import Loss
 from potstill.training.task import Task, not_finite, refuse_answers
 
@@ -120,16 +122,17 @@ class _Alone:
     def __init__(self, learner: Learner) -> None:
         self._task, self._loss, self._optimizer = learner
         self._parameters, self._n = self._task.parameters(), len(self._task.train)
+        self._hidden = hidden(self._task.objective).student
 
     def step(self, index: Tensor, view: int, number: int) -> Sequence[Values]:
         task = self._task
         batch, inputs = self._loss.take(index, view)
         reseed_step(task.seed, number)
         with task.engine.autocast():
-            logits: Tensor = task.network(inputs)
+            outputs = networks.forward(task.network, inputs, self._hidden)
         if number == 0:
-            _check([task], [logits])
-        values, roots, gradients = self._loss(logits, batch, index, view)
+            _check([task], [outputs.logits])
+        values, roots, gradients = self._loss(outputs, batch, index, view)
         for i, penalty in enumerate(task.penalties):
             roots.append(penalty(task.network) / self._n)
             gradients.append(None)

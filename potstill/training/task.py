@@ -17,10 +17,11 @@ from potstill.errors import DataError, ObjectiveError, SettingError, TeacherErro
 from potstill.outputs import Live, Stored
 from potstill.outputs.check import probabilities_of
 from potstill.registry import Spec
+from potstill.training.hidden import hidden
 from potstill.training.order import rows_for
 from potstill.training.settings import Training
 from potstill.training.validation import Validation
-from potstill.types import Answers, DataSpec, ObjectiveFunction, Outputs, Penalty, Source, Teacher
+from potstill.types import Answers, DataSpec, ObjectiveFunction, Penalty, Source, Teacher
 
 WATCHED = (("accuracy", "cross_entropy"), ("squared_error", "squared_error"))
 """Of classes, of values: the metric that selects weights by default, and the one to watch instead of an objective."""
@@ -119,7 +120,7 @@ def prepared(
     view = 1 if train.augmentation else 0
     batch = replace(train.fetch(index, view), teacher=None if answers is None else answers.lookup(index, view))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        outputs = Outputs(network.eval()(batch.inputs))
+        outputs = networks.forward(network.eval(), batch.inputs, hidden(objective).student)
         torch.default_generator.manual_seed(seeding.key("objective", *key.values()))
         made: ObjectiveFunction = objective.prepared(outputs, units.learnt_batch(batch, train.spec.scaling))  # type: ignore[attr-defined]
     return made

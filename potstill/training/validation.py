@@ -11,14 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from potstill import metrics, units
+from potstill import metrics, networks, units
 from potstill.engine import Engine, at_once
 from potstill.errors import SettingError
 from potstill.losses import class_logits
+from potstill.training.hidden import hidden
 from potstill.training.order import rows_for
-from potstill.types import Answers, Batch, ObjectiveFunction, Outputs, Source
+from potstill.types import Answers, Batch, ObjectiveFunction, Source
 
 _KEPT_BYTES = 64 << 20
+_MOST = 1024
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Validation:
     """Validation data, ready to be asked again and again.
 
     `objective` is None where it cannot be had there: it needs a teacher whose answers for these rows are not given.
-    `usable` (n,) bool: the rows that it learns something from, by the rule of the training rows.
+    `usable` (n,) bool: the rows that it learns something from, by the rule of the training rows. `most` rows are asked
+    for at once.
     """
 
     source: Source
@@ -36,11 +39,12 @@ class Validation:
     usable: Tensor
     kept: tuple[Batch, ...] | None
     label_smoothing: float = 0.0
+    most: int = _MOST
 
     @property
     def batch_size(self) -> int:
         """How many rows are asked for at once."""
-        return at_once(self.source.spec.shape, 1024)
+        return min(at_once(self.source.spec.shape, _MOST), self.most)
 
     @staticmethod
     def of(
@@ -50,8 +54,12 @@ class Validation:
         *,
         names: Sequence[str],
         label_smoothing: float,
+        batch_size: int = _MOST,
     ) -> Validation | None:
-        """None where there are no validation rows. Small data is fetched once and kept."""
+        """None where there are no validation rows. Small data is fetched once and kept, but no hidden features.
+
+        An objective that couples the examples of a batch sees batches of `batch_size`, as in training.
+        """
         can = answers is not None or not getattr(objective, "needs_teacher", False)
         if source is None or len(source) == 0:
             return None
@@ -62,11 +70,11 @@ class Validation:
         rows = rows_for(objective, source, answers)
         usable = torch.zeros(len(source), dtype=torch.bool)
         usable[rows] = True
-        plain = Validation(
-            source, answers, objective if can and len(rows) else None, chosen, usable, None, label_smoothing
-        )
+        measured = objective if can and len(rows) else None
+        most = batch_size if getattr(objective, "couples", False) else _MOST
+        plain = Validation(source, answers, measured, chosen, usable, None, label_smoothing, most)
         small = 4 * len(source) * int(np.prod(source.spec.shape)) <= _KEPT_BYTES
-        return replace(plain, kept=tuple(plain.fetch())) if small else plain
+        return replace(plain, kept=tuple(plain.fetch())) if small and not hidden(objective).teacher else plain
 
     def fetch(self) -> list[Batch]:
         """All batches (view 0), with the teacher's answers."""
@@ -89,16 +97,17 @@ class Validation:
         total, logits = 0.0, []
         usable = None if bool(self.usable.all()) else self.usable
         starts = range(0, len(self.source), self.batch_size)
+        names = () if self.objective is None else hidden(self.objective).student
         with torch.inference_mode():
             for batch in self.kept or map(self._batch, starts):
                 moved = engine.move(batch)
                 with engine.autocast():
-                    answer: Tensor = network(moved.inputs)
+                    outputs = networks.forward(network, moved.inputs, names)
                 if self.objective is not None:
-                    terms = self.objective(Outputs(answer), moved)
+                    terms = self.objective(outputs, moved)
                     told = None if usable is None else usable.index_select(0, batch.index)
                     total += sum(_total(term, told) for term in terms.values())
-                logits.append(answer.float().cpu())
+                logits.append(outputs.logits.float().cpu())
         found = {} if self.objective is None else {"validation_objective": total / int(self.usable.sum())}
         whole = torch.cat(logits)
         if not bool(whole.isfinite().all()):
