@@ -26,7 +26,10 @@ NUMBERS = np.random.default_rng(0)
 X = NUMBERS.normal(size=(ROWS, 5)).astype(np.float32)
 Y = np.arange(ROWS) % CLASSES
 ANSWERS = (3 * NUMBERS.normal(size=(ROWS, CLASSES)) + 4 * np.eye(CLASSES)[Y]).astype(np.float32)
-TAUGHT = [name for name in objectives.REGISTRY if objectives.build(name).needs_teacher]
+ANSWERED = [
+    name for name in objectives.REGISTRY if "student" not in objectives.REGISTRY.parameters(name)
+]  # no features
+TAUGHT = [name for name in ANSWERED if objectives.build(name).needs_teacher]
 
 
 def values(objective: objectives.Objective) -> bool:
