@@ -135,7 +135,7 @@ def path_options(name: str) -> tuple[str, ...]:
     """The same for a path, whether there is something or not: keys of pictures too, where these may be there."""
     if is_table(Path(name)):
         return tabular.KEYS
-    return _NAMES if name.endswith((".npz", ".npy")) else (*_NAMES, *pixels.KEYS)
+    return _NAMES if name.endswith((".npz", ".npy")) else (_NAMES[0], *pixels.KEYS, *_NAMES[1:])
 
 
 def _holds_pictures(path: Path) -> bool:

@@ -113,7 +113,9 @@ def _standard(
         else:
             centred = (rows - (rows * counts).sum(0) / counts.sum().clamp_min(1.0)) * counts
         squares = centred.square().sum(axis, keepdim=True)
-        varies = squares > torch.finfo(rows.dtype).tiny
+        # What is left of equal numbers is rounding, of which lengths and slopes would be made.
+        rounding = (4 * torch.finfo(rows.dtype).eps) ** 2 * rows.detach().square().sum(axis, keepdim=True)
+        varies = squares > rounding.clamp_min(torch.finfo(rows.dtype).tiny)
         return torch.where(varies, centred / torch.where(varies, squares, 1.0).sqrt(), 0.0)
 
     return standard(p), standard(q)
