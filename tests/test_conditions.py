@@ -117,7 +117,7 @@ def test_views_differ_and_are_stored_once(done: tuple[Path, Results]) -> None:
     assert {path.stem for path in (done[0] / "models/alone/seed-0/predictions").iterdir()} == {"test"}
     assert all(map(on_test, kept))
     assert not on_test("validation")
-    assert [view_name(view) for view in (0, 2)] == ["test", "test-view-2"]
+    assert [view_name("test", view) for view in (0, 2)] == ["test", "test-view-2"]
     assert len({answers(done[0], "taught", 0, SHIFT, view).tobytes() for view in range(4)}) == 4
     assert done[1].test_reads.count == 1
 

@@ -311,8 +311,6 @@ compare = [["student", "alone"], ["student", "teacher"]]
 """,
         [
             "data.inputs",
-            "data.test",
-            "verdict.on",
             "models.teacher.network",
         ],
     ),

@@ -184,7 +184,9 @@ def record(
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the answers.")],
     *,
-    split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "train",
+    split: Annotated[
+        str, typer.Option("--split", help="train, validation, test, or a test set of the plan.")
+    ] = "train",
     views: Annotated[
         int, typer.Option("--views", min=0, metavar="V", help="Views 1 to V by --augment, beside the plain examples.")
     ] = 0,
@@ -222,7 +224,7 @@ def predict(
     ] = None,
     *,
     split: Annotated[
-        str | None, typer.Option("--split", help="train, validation or test of a data set. [default: test]")
+        str | None, typer.Option("--split", help="train, validation, test, or a test set of the plan. [default: test]")
     ] = None,
     validation: Validation = None,
     test: Test = None,

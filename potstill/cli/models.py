@@ -32,6 +32,7 @@ _MADE = ("size", "interpolation", "crop")  # keys of pictures that decide what a
 class Opening:
     """Which data, and which split of it. `validation` and `test` are numbers or fractions, as in a plan.
 
+    Test sets that a run's plan gives names can be asked for by them, where the source is the plan's.
     `source`: a name or path, or a source's table as a plan has it (`{ name = "photos", size = 64 }`).
     """
 
@@ -59,10 +60,12 @@ class Opening:
         """The data and its split, as a model with this `spec` sees it; `plan` is the [data] by which it was trained."""
         from potstill import data
 
-        if split not in _SPLITS:
-            raise SettingError(unknown("split", split, _SPLITS))
         own = plan.get("source", {}).get("name") == self.table["name"] and "targets" not in spec.recipe
-        held = {"validation": _count(self.validation), "test": _count(self.test)}
+        planned = plan.get("test") if own and self.test is None else None
+        sets: dict[str, Any] = planned if isinstance(planned, dict) else {}
+        if split not in (*_SPLITS, *sets):
+            raise SettingError(unknown("split", split, (*_SPLITS, *sets)))
+        held = {"validation": _count(self.validation), "test": sets or _count(self.test)}
         found = data.open(
             self.table,
             **held,  # type: ignore[arg-type]
@@ -74,7 +77,7 @@ class Opening:
         )
         for note in found.notes:
             _warn(note)
-        part: ArraySource | None = getattr(found, split)
+        part = found.test if split == "test" else found.split(split)
         if part is None:
             raise DataError(f"{self.source} has no {split} examples; choose another --split.")
         return found, part.seeing(spec.sees) if part.spec.sees else part
@@ -121,6 +124,8 @@ def _same_split(model: Path, opening: Opening, split: str) -> None:
     if plan.get("source", {}).get("name") != opening.table["name"]:
         return
     sizes = {"test": plan.get("test"), "validation": plan.get("validation")}
+    if isinstance(sizes["test"], dict):  # test sets of their own: no examples are held out
+        sizes["test"] = None
     asked = {"test": _count(opening.test), "validation": _count(opening.validation)}
     matters = ("test",) if split == "test" else ("test", "validation")  # test examples are taken first
     if any(sizes[name] != asked[name] for name in matters):

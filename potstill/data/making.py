@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -37,12 +37,20 @@ class Splitter:
     train: int | None
     labelled: int | None
 
-    def data(self, validation: float | None, test: float | None, wanted: Sequence[str]) -> Data:
+    def data(
+        self,
+        validation: float | None,
+        test: float | None,
+        wanted: Sequence[str],
+        sets: Mapping[str, Callable[[], Part]] | None = None,
+    ) -> Data:
+        """The sources of the splits that are `wanted`. `sets`: the test sets by name, of which none is held out."""
         labels = self._labels(self.part)
         strata = self._strata(labels)
         left = np.arange(len(labels))
         held: dict[str, NDArray[np.int64]] = {}
-        for name, asked, default in (("test", test, TEST), ("validation", validation, VALIDATION)):
+        default_test = 0.0 if sets else TEST
+        for name, asked, default in (("test", test, default_test), ("validation", validation, VALIDATION)):
             if name in self.contents.parts:
                 self._only_zero(name, asked)
             else:
@@ -58,17 +66,25 @@ class Splitter:
         if self.labelled is not None:
             train = train.with_labelled(self._keep(strata[left], self.labelled, len(rows), "train"))
         found: dict[str, ArraySource | None] = {}
-        for name, asked in (("validation", validation), ("test", test)):
+        for name, asked in (("validation", validation), ("test", 0 if sets else test)):
             if name not in wanted or asked == 0:
                 found[name] = None
             elif name in held:
                 found[name] = self._source(inputs, self.part, labels, held[name]) if len(held[name]) else None
             else:
-                found[name] = self._given(inputs, name)
-        validated = self._fewer(found["validation"])
-        truth = self._truth()
-        notes = (*self.part.notes, *inputs.notes)
-        return Data(train, validated, found["test"], inputs.spec, self.contents.name, notes, truth)
+                found[name] = self._given(inputs, name, self.contents.parts[name])
+        asked_for = {name: read for name, read in (sets or {}).items() if {name, "test"} & set(wanted)}
+        several = {name: self._given(inputs, name, read) for name, read in asked_for.items()}
+        return Data(
+            train,
+            self._fewer(found["validation"]),
+            next(iter(several.values()), found["test"]),
+            inputs.spec,
+            self.contents.name,
+            (*self.part.notes, *inputs.notes),
+            self._truth(),
+            several,
+        )
 
     def _truth(self) -> Truth | None:
         if self.contents.truth is None:
@@ -83,8 +99,8 @@ class Splitter:
                 f"or write {name} = 0 to do without."
             )
 
-    def _given(self, inputs: Inputs, name: str) -> ArraySource:
-        part = self.contents.parts[name]()
+    def _given(self, inputs: Inputs, name: str, read: Callable[[], Part]) -> ArraySource:
+        part = read()
         inputs.check(part, name)
         where = part.where_labels or part.where
         if part.labels.shape[1:] != self.part.labels.shape[1:]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from potstill import storage
+from potstill.data.parts import TEST
 from potstill.data.source import ArraySource
 from potstill.data.truth import Truth
 from potstill.types import DataSpec
@@ -17,6 +19,7 @@ from potstill.types import DataSpec
 class Data:
     """A data set, split. `validation` and `test` are None where there are no such rows or they were not asked for.
 
+    Where there are several test sets, `named` holds those that were asked for, and `test` is the first of them.
     `notes`: sentences on what was left out of it. `truth`: the law by which the labels were drawn, as a teacher, where
     the program knows it.
     """
@@ -28,15 +31,25 @@ class Data:
     name: str
     notes: tuple[str, ...] = ()
     truth: Truth | None = None
+    named: Mapping[str, ArraySource] = field(default_factory=dict)
+
+    @property
+    def tests(self) -> dict[str, ArraySource]:
+        """The test sets by name; one that has no name of its own is "test"."""
+        return dict(self.named) or ({} if self.test is None else {TEST: self.test})
+
+    def split(self, name: str) -> ArraySource | None:
+        """The examples of a split: "train", "validation", or a test set by its name; None where it is not there."""
+        return {"train": self.train, "validation": self.validation, **self.tests}.get(name)
 
     def without_test(self) -> Data:
-        """The same without the test set: what training and recording receive."""
-        return replace(self, test=None)
+        """The same without its test sets: what training and recording receive."""
+        return replace(self, test=None, named={})
 
     def describe(self) -> dict[str, Any]:
         """For results.json: what the data is, and for each split its examples, those with a label (also per class), and
         the fingerprints of the examples and of their labels; of a regression the targets, and their range per split."""
-        found = {"train": self.train, "validation": self.validation, "test": self.test}
+        found = {"train": self.train, "validation": self.validation, **self.tests}
         scaling = self.spec.scaling
         values = (
             {}

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 import torch
 
-from potstill.data import checks, declared, named, views
+from potstill.data import checks, declared, named, testsets, views
 from potstill.data.making import Splitter
 from potstill.data.opened import Data
 from potstill.data.parts import Contents, Part, Target
@@ -26,7 +26,7 @@ def open(
     source: str | Path | Arrays,
     *,
     validation: float | None = None,
-    test: float | None = None,
+    test: float | Mapping[str, Any] | None = None,
     train: int | None = None,
     labelled: int | None = None,
     redraw: Literal["seed"] | None = None,
@@ -51,6 +51,8 @@ def open(
     `validation`, `test`: a whole number of examples, a fraction below 1, or 0 for none; taken from the labelled
     training examples, stratified by label and the same for every `seed`. Where the data has such a part, that one is
     used, and only 0 may be given. Otherwise the default is 0.2 of them for test, then 0.1 of the rest for validation.
+    `test` may be a table of test sets by name, files, arrays (x, y) or `True` for the data's own (`testsets.find`);
+    then nothing is held out for it, and `splits` may name those to build, "test" standing for all.
     `train`: this many of the labelled training examples that are left are used, stratified and the same for every
     seed; the others are left out. `labelled`: this many training examples, stratified and keyed by `seed`, keep their
     label, and at most as many validation examples; test keeps all. `redraw="seed"`: a source that the program draws
@@ -72,21 +74,27 @@ def open(
 
     `DataError`: whatever cannot be used, saying where, what was found and wanted, and what to do.
     """
+    several = test if isinstance(test, Mapping) else None
     for word in splits:
-        if word not in SPLITS:
-            raise DataError(unknown("split", word, SPLITS))
+        if word not in (*SPLITS, *(several or ())):
+            raise DataError(unknown("split", word, (*SPLITS, *(several or ()))))
     if task not in get_args(Task):
         raise DataError(unknown("task", str(task), get_args(Task)))
     if like is not None:
         inputs, target = declared.like(like)
     told = declared.read(inputs)
     contents = _redrawn(named.locate(source, folder, task, wanted=declared.arrays(told), target=target), redraw, seed)
+    sets = (
+        None if several is None else testsets.find(several, contents, folder, task=task, wanted=declared.arrays(told))
+    )
     part = contents.parts["train"]()
     classes, targets = _names(contents, part, task)
     spec = DataSpec((), classes, task, targets=targets)
     makers = declared.makers(told, contents)
     made = Splitter(contents, part, spec, makers, views.build(augment), seed, train, labelled)
-    found = made.data(validation, test, splits)
+    found = made.data(validation, None if isinstance(test, Mapping) else test, splits, sets)
+    if several is not None:
+        found = replace(found, notes=(*found.notes, *testsets.unused(several, contents)))
     return _scaled(found) if task == "regression" and scale_targets else found
 
 
@@ -118,7 +126,8 @@ def _scaled(data: Data) -> Data:
     scaling = TargetScaling(tuple(scale.tolist()), tuple(labels.mean(0).tolist()))
     validation, test = (None if one is None else one.with_scaling(scaling) for one in (data.validation, data.test))
     train = data.train.with_scaling(scaling)
-    return replace(data, train=train, validation=validation, test=test, spec=train.spec)
+    named = {name: one.with_scaling(scaling) for name, one in data.named.items()}
+    return replace(data, train=train, validation=validation, test=test, spec=train.spec, named=named)
 
 
 def _redrawn(contents: Contents, redraw: str | None, seed: int) -> Contents:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from potstill.data.table import Tabular
 
 Target: TypeAlias = "str | int | Sequence[str] | None"
+
+TEST: Final = "test"
+"""The name of a test set that has none of its own."""
 
 
 @dataclass(frozen=True)

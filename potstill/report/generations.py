@@ -22,11 +22,8 @@ from potstill.study.measured import MetricValues
 from potstill.study.results import Figures
 
 METRICS: Final = ("accuracy", "uncertainty")
-_LOOKS: Final = {
-    "test": (MODEL, "-", "o"),
-    "validation": (BASELINE, (0, (5, 2)), "s"),
-    "train": (QUIET, (0, (2, 2)), "^"),
-}
+_LOOKS: Final = {"validation": (BASELINE, (0, (5, 2)), "s"), "train": (QUIET, (0, (2, 2)), "^")}
+_TESTS: Final = ((MODEL, "-", "o"), (MODEL, (0, (1.5, 1.8)), "D"), (MODEL, (0, (5, 2, 1, 2)), "v"))
 _STUDENT: Final[spread.Look] = (MODEL, "-", 1.6)
 _TEACHER: Final[spread.Look] = (BASELINE, (0, (5, 2)), 1.6)
 _SIZE: Final = (340, 236)
@@ -63,7 +60,7 @@ def pictures(cast: Cast, arrays: Figures | None, ids: Ids) -> list[Picture]:
     found = []
     for chain in chains(cast):
         drawn = [trend(cast, chain, metric, ids.new("generations", chain.name, metric)) for metric in METRICS]
-        histograms = _histograms(chain, arrays, ids) if arrays else []
+        histograms = _histograms(chain, arrays, ids, cast.results.on) if arrays else []
         more = tuple(histograms[1:])
         found.append(Picture(chain.name, (*drawn, *histograms[:1]), (table(cast, chain),), more=more))
     return found
@@ -92,11 +89,12 @@ def trend(cast: Cast, chain: Chain, metric: str, prefix: str) -> Markup:
     figure = theme.canvas(*_SIZE)
     ax = theme.axes(figure, (50, 42, 14, 42))
     told, at = [], 50.0
+    tests = sorted((name for name in _splits(cast, chain) if name not in _LOOKS), key=lambda n: n != cast.results.on)
     for split in reversed(_splits(cast, chain)):
         places = [(number, one) for number, key in chain.keys if (one := _values(cast, key, split, metric)) is not None]
         if not places:
             continue
-        colour, dash, mark = _LOOKS[split]
+        colour, dash, mark = _LOOKS[split] if split in _LOOKS else _TESTS[tests.index(split) % len(_TESTS)]
         x = [number for number, _ in places]
         if any(len(set(one.values)) > 1 for _, one in places):
             ax.fill_between(x, [min(one.values) for _, one in places], [max(one.values) for _, one in places],
@@ -124,13 +122,13 @@ def _values(cast: Cast, key: str, split: str, metric: str) -> MetricValues | Non
     return one.accuracy if metric == "accuracy" else one.uncertainty
 
 
-def _histograms(chain: Chain, arrays: Figures, ids: Ids) -> list[Markup]:
+def _histograms(chain: Chain, arrays: Figures, ids: Ids, on: str) -> list[Markup]:
     """All generations over each other: test examples first, then their true classes, then the other splits."""
     found = []
     what = spread.axis(arrays)
     known = {key: arrays.frequencies.get(key, {}) for _, key in chain.keys}
     splits = spread.ordered({name: None for by_split in known.values() for name in by_split})
-    for split in sorted(splits, key=lambda name: name != "test"):
+    for split in sorted(splits, key=lambda name: name != on):
         there = {key: by_split[split] for key, by_split in known.items() if split in by_split}
         names = dict.fromkeys(name for one in there.values() for name in one.classes)
         for name in ("", *names):

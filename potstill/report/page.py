@@ -109,6 +109,7 @@ def _content(results: Results, arrays: Figures | None) -> dict[str, Any]:
         "models": tables.models(cast),
         "published": published.table(cast),
         "metrics": tables.metrics(cast),
+        "tests": tables.tests(cast),
         "tuning": tuning.section(cast, ids),
         "bars": bars.whole(cast, ids),
         "bars_at": bars.at_points(cast, ids),
@@ -148,6 +149,9 @@ def _reads(results: Results) -> tuple[str, str]:
     """How often the test set was read, and what that means."""
     reads, plans = results.test_reads.count, results.test_reads.plans
     found = f"The test set was read {fmt.plural(reads, 'time')}, by {fmt.plural(plans, 'plan')}."
+    if len(results.test_reads.sets) > 1:
+        each = ", ".join(f"{name} {fmt.plural(n, 'time')}" for name, n in results.test_reads.sets.items())
+        found = f"Test sets were read {fmt.plural(reads, 'time')}, by {fmt.plural(plans, 'plan')}: {each}."
     if reads == 0:
         return found, "No model has been evaluated on it yet."
     if reads == 1 and results.test_reads.looks <= 1:

@@ -53,7 +53,8 @@ def _timed(cast: Cast, key: str) -> Mapping[Asked, Latency]:
 
 def _examples(cast: Cast) -> int | None:
     """Test examples, where all models were evaluated on as many."""
-    known = {one.splits["test"].examples for one in cast.results.models.values() if "test" in one.splits}
+    on = cast.results.on
+    known = {one.splits[on].examples for one in cast.results.models.values() if on in one.splits}
     return known.pop() if len(known) == 1 else None
 
 

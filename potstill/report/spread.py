@@ -22,7 +22,7 @@ from potstill.report.theme import BASELINE, INK, MODEL, QUIET
 from potstill.study.measured import ClassMeasures, MetricValues, SplitMeasures
 from potstill.study.results import Figures, Frequencies
 
-ORDER: Final = ("train", "validation", "test")
+ORDER: Final = ("train", "validation")  # test sets follow
 MOST_ROWS: Final = 200  # of the table of classes; a longer one is left to the file
 _STYLES: Final = (
     (MODEL, "-", 2.0),
@@ -36,8 +36,8 @@ Floats = NDArray[np.float64]
 
 
 def ordered(names: Mapping[str, object]) -> list[str]:
-    """Splits in the order of use."""
-    return [name for name in ORDER if name in names]
+    """Splits in the order of use, test sets as they are declared."""
+    return [*(name for name in ORDER if name in names), *(name for name in names if name not in ORDER)]
 
 
 def splits(cast: Cast) -> Table | None:
@@ -124,14 +124,14 @@ def steps(label: str, counts: Sequence[Sequence[int]]) -> Steps | None:
 
 
 def pictures(cast: Cast, arrays: Figures, ids: Ids) -> list[Picture]:
-    """Every model's prediction frequencies beside its teacher's; other splits than test and classes are folded away."""
+    """Every model's prediction frequencies beside its teacher's; folded away: classes, and splits but the verdict's."""
     found = []
     what = axis(arrays)
     for key in (key for key in cast.order if arrays.frequencies.get(key)):
         by_split = arrays.frequencies[key]
         taught = arrays.frequencies.get(cast.results.models[key].teachers[0], {}) if _single(cast, key) else {}
         drawn = []
-        for split in sorted(ordered(by_split), key=lambda name: name != "test"):
+        for split in sorted(ordered(by_split), key=lambda name: name != cast.results.on):
             lines = [steps("this model", by_split[split].counts)]
             lines += [steps("its teacher", taught[split].counts)] if split in taught else []
             title = f"Prediction frequencies of {cast.full(key)} on {split} examples"

@@ -10,6 +10,7 @@ from potstill.report import format as fmt
 from potstill.report.curves import Line
 from potstill.report.figures import Pair, Point
 from potstill.report.names import Cast
+from potstill.study.measured import MetricValues
 from potstill.study.results import Decision, Reliability, Verdict
 
 MANY_CLASSES: Final = 20  # above this a confusion matrix is a list of its greatest entries
@@ -129,6 +130,39 @@ def metrics(cast: Cast) -> Table | None:
         rows.append(tuple(row))
     caption = f"Every metric on {cast.results.on}, mean ± standard deviation over seeds"
     return Table(caption, ("Model", *(fmt.capital(fmt.metric_name(name)) for name in known)), tuple(rows))
+
+
+def tests(cast: Cast) -> list[Table]:
+    """Where there are several test sets: the verdict's metric on each, then every metric on those that it is not on."""
+    models, on, metric = cast.results.models, cast.results.on, cast.results.metric
+    names = list(dict.fromkeys([on, *(name for one in models.values() for name in one.tests)]))
+    if len(names) == 1:
+        return []
+    title, spread = fmt.capital(fmt.metric_name(metric)), "mean ± standard deviation over seeds"
+    heads = [f"On {name}" + (", as judged" if name == on else "") for name in names]
+    found = [_by_test(cast, f"{title} on every test set, {spread}", heads, [(name, metric) for name in names])]
+    for name in names:
+        known = sorted({which for one in models.values() for which in one.tests.get(name, {})})
+        if name != on and known:
+            heads = [fmt.capital(fmt.metric_name(which)) for which in known]
+            pairs = [(name, which) for which in known]
+            found.append(_by_test(cast, f"Every metric on {name}, {spread}", heads, pairs))
+    return found
+
+
+def _by_test(cast: Cast, caption: str, heads: Sequence[str], columns: Sequence[tuple[str, str]]) -> Table:
+    """A row for every model, a column for every pair of test set and metric."""
+    rows = []
+    for key in cast.order:
+        one = cast.results.models[key]
+        values = [(metric, one.tests.get(name, {}).get(metric)) for name, metric in columns]
+        rows.append((who(cast, key), *(_mean(metric, found) for metric, found in values)))
+    return Table(caption, ("Model", *heads), tuple(rows))
+
+
+def _mean(metric: str, found: MetricValues | None) -> Cell:
+    notes = (fmt.spread(metric, found.std),) if found and found.std is not None else ()
+    return Cell(fmt.value(metric, found.mean if found else None), notes)
 
 
 def verdicts(cast: Cast) -> Table:

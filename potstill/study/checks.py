@@ -60,6 +60,11 @@ def _redrawn(plan: Tables, where: Where) -> None:
             ("data", "redraw"),
             f'the examples of "{source}" are given and cannot be drawn anew; those of {" and ".join(drawn)} can.',
         )
+    for name, one in plan.data.test.items() if isinstance(plan.data.test, dict) else ():
+        if one.file is not None:
+            raise where.fault(
+                ("data", "test", name), 'is one file for all seeds, and data.redraw = "seed" draws test examples anew.'
+            )
     for name, model in plan.models.items():
         for key, given in (("shared", model.shared), ("outputs", model.outputs is not None)):
             if given:
@@ -213,6 +218,8 @@ def _evaluation(plan: Tables, where: Where) -> None:
         twice = [word for word in found if found.count(word) > 1]
         if twice:
             raise where.fault(("evaluation", key), f"found {shown(twice[0])} twice.")
+    if plan.verdict.on not in plan.data.test_names:
+        raise where.fault(("verdict", "on"), unknown("test set", plan.verdict.on, plan.data.test_names))
     if plan.verdict.on not in evaluation.splits:
         raise where.fault(
             ("evaluation", "splits"), f'the verdict is given on "{plan.verdict.on}", which is not among these splits.'

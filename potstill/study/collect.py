@@ -6,14 +6,16 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from potstill import metrics, storage
+from potstill.data.parts import TEST
 from potstill.evaluation import AGAINST_TEACHER, QUALITY, Predictions, load_predictions, measure
 from potstill.study import conditions, epochs, splits, words
+from potstill.study.evaluate import on_test, split_of
 from potstill.study.plan import Plan
 from potstill.study.results import (
     Cost,
@@ -29,8 +31,6 @@ from potstill.study.results import (
 )
 from potstill.study.tree import Family, Node, Tree
 
-HELD: Final = ("validation", "test")
-
 
 class Kept(Mapping[str, Predictions]):
     """A unit's stored predictions by name, read when asked for; those on training rows and views are let go."""
@@ -42,7 +42,7 @@ class Kept(Mapping[str, Predictions]):
     def __getitem__(self, name: str) -> Predictions:
         if name not in self._held:
             found = load_predictions(self._paths[name])
-            if name not in HELD:
+            if name == "train" or name != split_of(name):
                 return found
             self._held[name] = found
         return self._held[name]
@@ -148,8 +148,9 @@ def model_result(reader: Reader, key: str, plan: Plan, *, workers: int, classes:
         shared=settings["shared"],
         seeds=found.seeds,
         failures=list(found.failures),
-        metrics=_metrics(reader, found, "test"),
+        metrics=_metrics(reader, found, plan.verdict.on),
         validation=validation,
+        tests=_tests(reader, found, plan),
         splits=splits.measures(found, plan.evaluation.splits, classes),
         conditions=conditions.conditions(reader, found, plan.evaluation),
         best=epochs.best_epoch(reader.root, found),
@@ -170,6 +171,12 @@ def _metrics(reader: Reader, found: Found, split: str) -> dict[str, MetricValues
             rows.setdefault(name, []).append(value)
     once = found.family.settings["shared"]
     return {name: splits.values(many, once=once) for name, many in rows.items() if len(many) == len(found.seeds)}
+
+
+def _tests(reader: Reader, found: Found, plan: Plan) -> dict[str, dict[str, MetricValues]]:
+    """The metrics on every test set that is evaluated; empty where that is one, which has no name of its own."""
+    names = [name for name in plan.evaluation.splits if on_test(name)]
+    return {} if names == [TEST] else {name: _metrics(reader, found, name) for name in names}
 
 
 def _cost(reader: Reader, found: Found, workers: int) -> Cost | None:
@@ -224,7 +231,7 @@ def figures(reader: Reader, classes: Sequence[str], histograms: Histograms) -> F
         found = reader.find(key)
         if not found.seeds:
             continue
-        rows = [found.predictions[seed]["test"] for seed in found.seeds]
+        rows = [found.predictions[seed][family.plan.verdict.on] for seed in found.seeds]
         log_probs = np.concatenate([row.log_probs[row.labelled] for row in rows])
         labels = np.concatenate([row.labels[row.labelled] for row in rows])
         confusion[key] = metrics.confusion(log_probs, labels, log_probs.shape[1]).tolist()
@@ -263,13 +270,13 @@ def _curve(root: Path, family: Family, seeds: Sequence[int]) -> Curve | None:
 
 
 def phis(found: Found, metric: metrics.Metric, seeds: Sequence[int], reader: Reader) -> list[NDArray[np.float64]]:
-    """The metric's parts (n, d) on the test split, one array per seed."""
-    rows = []
+    """The metric's parts (n, d) on the test set of the verdicts, one array per seed."""
+    rows, on = [], found.family.plan.verdict.on
     for seed in seeds:
-        predictions = found.predictions[seed]["test"]
+        predictions = found.predictions[seed][on]
         second: Any = predictions.labels
         if metric.needs_teacher:
-            teacher = reader.teacher(found.family, seed, "test")
+            teacher = reader.teacher(found.family, seed, on)
             if teacher is None:
                 return []
             second = teacher.log_probs

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from potstill import metrics
 from potstill.evaluation import Predictions, measure
 from potstill.metrics.quality import LOG_FLOOR
-from potstill.study.evaluate import TEST, view_name
+from potstill.study.evaluate import view_name
 from potstill.study.measured import Condition, ConditionValues
 from potstill.study.tables import Evaluation
 
@@ -26,9 +26,11 @@ USUAL: Final = [("true", 0)]  # what every study measures
 def conditions(reader: Reader, found: Found, evaluation: Evaluation) -> list[Condition]:
     """Every wanted condition that a model has: views need its own augmentation, teacher's labels a teacher.
 
+    On the test set of the verdicts.
     Empty where only the usual one is wanted. The teacher's label is its answer to the plain example, p > 0.5 or its
     most probable class, in every condition: a label belongs to an example, not to a view of it.
     """
+    on = found.family.plan.verdict.on
     wanted = [(labels, views) for labels in evaluation.labels for views in evaluation.views]
     if wanted == USUAL or not found.seeds:
         return []
@@ -36,7 +38,7 @@ def conditions(reader: Reader, found: Found, evaluation: Evaluation) -> list[Con
     for labels, views in wanted:
         told_by = [_told(reader, found, seed, teacher=labels == "teacher") for seed in found.seeds]
         known = [one for one in told_by if one is not None]
-        names = [view_name(view) for view in range(1, views + 1)] or [TEST]
+        names = [view_name(on, view) for view in range(1, views + 1)] or [on]
         there = all(name in found.predictions[seed] for name in names for seed in found.seeds)
         if there and len(known) == len(told_by):
             told.append(_condition(found, labels, views, names=names, answers=known))
@@ -52,10 +54,11 @@ class _Answers(NamedTuple):
 
 def _told(reader: Reader, found: Found, seed: int, *, teacher: bool) -> _Answers | None:
     """None where there is no teacher, or none that answers test examples."""
-    plain = found.predictions[seed][TEST]
+    on = found.family.plan.verdict.on
+    plain = found.predictions[seed][on]
     if not teacher:
         return _Answers(np.where(plain.labelled, plain.labels, -1), None)
-    told = reader.teacher(found.family, seed, TEST) if found.family.teachers else None
+    told = reader.teacher(found.family, seed, on) if found.family.teachers else None
     if told is None:
         return None
     return _Answers(np.asarray(told.log_probs.argmax(axis=1), np.int64), np.exp(told.log_probs.astype(np.float64)))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from potstill.networks.model import Model
 from potstill.study import words
-from potstill.study.evaluate import TEST, on_test, wanted_names
+from potstill.study.evaluate import on_test, split_of, wanted_names
 from potstill.study.job import Job
 from potstill.study.latency import TURNS
 from potstill.study.tree import Family, Node, Tree
@@ -83,7 +83,7 @@ def estimate(job: Job, stages: Sequence[Stage], rows: Mapping[str, int]) -> Rehe
     """
     (tree, speeds), *_ = stages
     spec = next((speed.model.spec for speed in speeds.values()), None)
-    splits = [rows, *({**rows, "test": 0} for _ in stages[1:])]
+    splits = [rows, *({name: 0 if on_test(name) else n for name, n in rows.items()} for _ in stages[1:])]
     parts = [_stage(job, stage, split) for stage, split in zip(stages, splits, strict=True)]
     quiet = _quiet(job, tree, speeds)
     return Rehearsal(
@@ -149,8 +149,9 @@ def _evaluation_seconds(family: Family, speed: Speed, rows: Mapping[str, int]) -
 
 def _predicted(family: Family, rows: Mapping[str, int]) -> int:
     """Rows that a unit predicts; a trial's (no test rows) are those on validation data."""
-    names = wanted_names(family.plan.evaluation, family) if rows["test"] else ("validation",)
-    return sum(rows[TEST if on_test(name) else name] for name in names)
+    tested = any(n for name, n in rows.items() if on_test(name))
+    names = wanted_names(family.plan, family) if tested else ("validation",)
+    return sum(rows[split_of(name)] for name in names)
 
 
 def _row(tree: Tree, key: str, speed: Speed, times: Mapping[str, float], evaluation: float) -> Rehearsed:

@@ -9,28 +9,38 @@ from typing import Any, Final
 
 from potstill import storage
 from potstill.data import ArraySource, Data
+from potstill.data.parts import TEST
 from potstill.errors import StorageError, UsageError
 from potstill.evaluation import predict
 from potstill.study.answers import models_as_teacher
 from potstill.study.opened import open_data, part_fingerprint
-from potstill.study.tables import Evaluation
+from potstill.study.plan import Plan
 from potstill.study.tree import FORMAT, Family
 from potstill.study.worker import Outcome, Place, begin, evaluated_models
 
-SPLITS: Final = ("train", "validation", "test")
-TEST: Final = "test"
+_TRAINED: Final = ("train", "validation")  # every other split is a test set
+_VIEW: Final = "-view-"
 _BEFORE: Final = ("validation", TEST)  # what was asked before the file told
 
 
-def view_name(view: int) -> str:
-    """The name of the predictions on a view of the test examples; view 0 is the plain example."""
-    return f"{TEST}-view-{view}" if view else TEST
+def view_name(split: str, view: int) -> str:
+    """The name of the predictions on a view of a test set's examples; view 0 is the plain example."""
+    return f"{split}{_VIEW}{view}" if view else split
 
 
-def wanted_names(evaluation: Evaluation, family: Family) -> tuple[str, ...]:
-    """The predictions that a plan asks for of a model: its splits, then views of test examples if it augments."""
-    views = max(evaluation.views) if family.settings["training"]["augment"] else 0
-    return (*evaluation.splits, *(view_name(view) for view in range(1, views + 1)))
+def split_of(name: str) -> str:
+    """The split on which predictions of this name are.
+
+    >>> split_of("test"), split_of("test-view-3")
+    ('test', 'test')
+    """
+    return name.partition(_VIEW)[0]
+
+
+def wanted_names(plan: Plan, family: Family) -> tuple[str, ...]:
+    """The predictions that a plan asks for of a model: its splits; if it augments, views of the verdict's test set."""
+    views = max(plan.evaluation.views) if family.settings["training"]["augment"] else 0
+    return (*plan.evaluation.splits, *(view_name(plan.verdict.on, view) for view in range(1, views + 1)))
 
 
 def missing_names(root: Path, unit: str, folders: list[str], wanted: Sequence[str]) -> tuple[str, ...]:
@@ -51,7 +61,7 @@ def missing_names(root: Path, unit: str, folders: list[str], wanted: Sequence[st
 
 def on_test(name: str) -> bool:
     """Whether predictions of this name are on test examples."""
-    return name == TEST or name.startswith(f"{TEST}-view-")
+    return name not in _TRAINED
 
 
 def evaluate_unit(
@@ -63,35 +73,29 @@ def evaluate_unit(
     names: tuple[str, ...],
     augment: Sequence[Mapping[str, Any]] = (),
 ) -> Outcome:
-    """Store the predictions `names` of one model (or ensemble): the only place that opens the test set.
+    """Store the predictions `names` of one model (or ensemble): the only place that opens test sets.
 
-    It is opened where a name asks for it. `augment` makes the views.
+    Each is opened where a name asks for it. `augment` makes the views.
     """
     begin(place)
     began = time.monotonic()
     if place.stopping():
         return Outcome(unit, "interrupted")
     try:
-        opened = {"train", *(TEST if on_test(name) else name for name in names)}
-        data = open_data(table, seed, place.data_folder, tuple(name for name in SPLITS if name in opened))
+        data = open_data(table, seed, place.data_folder, tuple(dict.fromkeys(("train", *map(split_of, names)))))
         model, folder = models_as_teacher(place.root, folders), place.root / unit
         hashes = {}
         for name in names:
-            part = _part(data, name)
+            part, view = data.split(split_of(name)), 0
             if part is None:
                 continue
-            view = 0
-            if name not in SPLITS:
+            if name != split_of(name):
                 part, view = part.with_augment(list(augment)), int(name.rpartition("-")[2])
             hashes[name] = predict(model, part, view=view).save(folder / "predictions" / f"{name}.safetensors")
         _write(folder, evaluated_models(place.root, folders), names, hashes, data)
         return Outcome(unit, "done", seconds=time.monotonic() - began)
     except (UsageError, StorageError) as error:
         return Outcome(unit, "refused", f"{type(error).__name__}: {error}")
-
-
-def _part(data: Data, name: str) -> ArraySource | None:
-    return {"train": data.train, "validation": data.validation}.get(name, data.test)
 
 
 def _write(folder: Path, models: list[str], names: Sequence[str], hashes: Mapping[str, str], data: Data) -> None:
@@ -107,6 +111,12 @@ def _write(folder: Path, models: list[str], names: Sequence[str], hashes: Mappin
             "asked": sorted({*before.get("asked", _BEFORE), *names}),
             "sha256": {**before["sha256"], **hashes},
             "models": models,
-            "test": before.get("test") if data.test is None else part_fingerprint(data.test),
+            "test": _prints(data.tests) or before.get("test"),
         },
     )
+
+
+def _prints(tests: Mapping[str, ArraySource]) -> str | dict[str, str] | None:
+    """Fingerprints of test sets: of one that has no name of its own as a text."""
+    prints = {name: part_fingerprint(part) for name, part in tests.items()}
+    return prints[TEST] if tuple(prints) == (TEST,) else prints or None

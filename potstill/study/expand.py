@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from potstill.data.parts import TEST
 from potstill.errors import NotYetError, PlanError, did_you_mean, unknown
 from potstill.study import names, tables
 from potstill.study.plan_text import Path, Where, shown
@@ -40,6 +41,7 @@ def expand(raw: Mapping[str, Any], where: Where) -> dict[str, Any]:
     plan: dict[str, Any] = _plain(raw, (), where)
     _refuse_unknown(plan, where)
     _refuse_not_yet(plan, where)
+    _test_sets(plan, where)
     plan["training"] = _training(plan.get("training", {}), ("training",), where, defaults=True)
     if "source" in plan.get("data", {}):
         plan["data"]["source"] = names.source(plan["data"]["source"], ("data", "source"), where)
@@ -52,6 +54,42 @@ def expand(raw: Mapping[str, Any], where: Where) -> dict[str, Any]:
         if inputs and "outputs" not in model:
             plan["models"][name].setdefault("sees", inputs[0])
     return plan
+
+
+def _test_sets(plan: dict[str, Any], where: Where) -> None:
+    """Several test sets by name: files as tables; evaluated are all, and the verdict is given on the first."""
+    sets = plan.get("data", {}).get("test")
+    if not isinstance(sets, dict):
+        return
+    if not sets:
+        raise where.fault(("data", "test"), "found an empty table; wanted is at least one test set: name = file.")
+    for name, value in sets.items():
+        path = ("data", "test", name)
+        if not _MODEL_NAME.fullmatch(name) or name in ("train", "validation") or "-view-" in name:
+            raise where.fault(path, "not a name for a test set; wanted are letters, digits, - and _, and a new name.")
+        if isinstance(value, dict):
+            keys = list(tables.TestSet.model_fields)
+            for key in value:
+                if key not in keys:
+                    raise where.fault((*path, key), unknown("key of a test set", key, keys))
+        table = {"file": value} if isinstance(value, str) else {"own": True} if value is True else value
+        if not isinstance(table, dict) or ("file" in table) == bool(table.get("own")):
+            raise where.wrong(path, value, "a file, a table with a file, or true for the test part that the data bring")
+        _test_set(table, path, where)
+        plan["data"]["test"] = sets | {name: table}
+        sets = plan["data"]["test"]
+    plan.setdefault("verdict", {}).setdefault("on", next(iter(sets)))
+    plan.setdefault("evaluation", {}).setdefault("splits", ["validation", *sets])
+
+
+def _test_set(table: Mapping[str, Any], path: Path, where: Where) -> None:
+    if not isinstance(table.get("file", "a"), str) or not table.get("file", "a"):
+        raise where.wrong((*path, "file"), table["file"], "a file of examples")
+    if not isinstance(table.get("own", True), bool):
+        raise where.wrong((*path, "own"), table["own"], "true, for the test part that the data bring")
+    drop = table.get("drop", {})
+    if not isinstance(drop, dict) or not all(isinstance(values, list) and values for values in drop.values()):
+        raise where.wrong((*path, "drop"), drop, "a table of column = list of values")
 
 
 def _taught_by_truth(model: Mapping[str, Any]) -> bool:
@@ -156,21 +194,18 @@ def _refuse_not_yet(plan: Mapping[str, Any], where: Where) -> None:
             refuse(("data", "inputs"), "Built are arrays, pictures and columns of tables.")
     if data.get("task") == "regression":
         refuse(("data", "task"), "Built are multiclass and binary.", "regression")
-    if isinstance(data.get("test"), dict):
-        refuse(("data", "test"), "Give a fraction or a number of examples, or leave it out.", data["test"])
     if isinstance(verdict.get("metric"), dict):
         refuse(("verdict", "metric"), "Name one metric.", verdict["metric"])
-    if isinstance(verdict.get("on"), str) and verdict["on"] != "test":
-        refuse(("verdict", "on"), 'The verdict is given on "test".', verdict["on"])
-    _evaluation_words(evaluation, where)
+    _evaluation_words(evaluation, data.get("test"), where)
     for name, model in plan.get("models", {}).items():
         for key, hint in NOT_YET["model"].items():
             if key in model:
                 refuse(("models", name, key), hint)
 
 
-def _evaluation_words(evaluation: Mapping[str, Any], where: Where) -> None:
-    known: dict[str, Collection[Any]] = {"splits": ("test", "train", "validation"), "labels": ("teacher", "true")}
+def _evaluation_words(evaluation: Mapping[str, Any], test: Any, where: Where) -> None:
+    sets = tuple(test) if isinstance(test, dict) else (TEST,)
+    known: dict[str, Collection[Any]] = {"splits": ("train", "validation", *sets), "labels": ("teacher", "true")}
     for key, words in known.items():
         found = evaluation.get(key, [])
         for number, word in enumerate(found if isinstance(found, list) else ()):
@@ -221,7 +256,7 @@ def _fault(loc: Path, whole: Any, missing: bool, where: Where) -> PlanError:
     path: Path = ()
     here: Path = ()
     for part in loc:
-        found = _step(kind, part)
+        found = _step(kind, part, at)
         if found is None:
             break
         kind, description = found
@@ -238,13 +273,13 @@ def _fault(loc: Path, whole: Any, missing: bool, where: Where) -> PlanError:
     return where.wrong(path, value, wanted)
 
 
-def _step(kind: Any, part: str | int) -> tuple[Any, str | None] | None:
-    """What lies below an annotation at one part of a path, and its description where it is a field."""
+def _step(kind: Any, part: str | int, at: Any) -> tuple[Any, str | None] | None:
+    """What lies below an annotation at one part of a path, and its description where it is a field; `at`: the value."""
     for leaf in _leaves(kind):
         if isinstance(leaf, type) and issubclass(leaf, BaseModel) and part in leaf.model_fields:
             field = leaf.model_fields[str(part)]
             return field.annotation, field.description
-        if get_origin(leaf) is dict and isinstance(part, str):
+        if get_origin(leaf) is dict and isinstance(at, dict) and part in at:
             return get_args(leaf)[1], None
     return None
 

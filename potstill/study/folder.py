@@ -7,6 +7,7 @@ import platform
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill import storage
+from potstill.data.parts import TEST
 from potstill.errors import RunError
 from potstill.study.answers import manifests_of
 from potstill.study.plan import Plan
@@ -69,9 +71,9 @@ def _forget(root: Path, plan: Plan) -> None:
         shutil.rmtree(root / name, ignore_errors=True)
     for name in (PLAN, "results.json", "figures.json", "report.html", FREQUENCIES, UNCERTAINTY):
         (root / name).unlink(missing_ok=True)
-    source = storage.canonical(data_table(plan)["source"])
+    named = storage.canonical(data_table(plan))
     for saved in (root / "data").glob("arrays-*.npz"):
-        if saved.name not in source:
+        if saved.name not in named:
             saved.unlink()
 
 
@@ -154,13 +156,14 @@ def check_test_examples(root: Path, tree: Tree) -> None:
             )
 
 
-def note_read(root: Path, plan: Plan, seeds: list[int], units_read: int) -> None:
-    """One line in `test_reads.jsonl`, before the test set is opened."""
+def note_read(root: Path, plan: Plan, seeds: list[int], units_read: Mapping[str, int]) -> None:
+    """One line in `test_reads.jsonl`, before test sets are opened: on each so many models and seeds are evaluated."""
     line = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "plan": plan_fingerprint(plan),
         "seeds": seeds,
-        "models": units_read,
+        "models": max(units_read.values()),
+        "tests": dict(units_read),
     }
     storage.append_line(root / READS, storage.canonical(line))
 
@@ -173,7 +176,7 @@ def plan_fingerprint(plan: Plan) -> str:
 
 
 def test_reads(root: Path, plan: Plan) -> TestReads:
-    """How often the test set was read in this folder, by how many plans, and how many looks that makes.
+    """How often test sets were read in this folder, by how many plans, and how many looks that makes.
 
     A look is a plan with its seeds: reading again for the same ones (after an interruption) shows nothing new. `plan`
     is the present one: some of the seeds or models that were read before, chosen afterwards, are another look.
@@ -187,7 +190,9 @@ def test_reads(root: Path, plan: Plan) -> TestReads:
     looks = {(line["plan"], tuple(line["seeds"])) for line in lines}
     if looks:
         looks.add((plan_fingerprint(plan), tuple(plan.seed_list)))
-    return TestReads(count=len(lines), plans=len({line["plan"] for line in lines}), looks=len(looks))
+    each = Counter(name for line in lines for name in line.get("tests", (TEST,)))
+    sets = {name: each[name] for name in dict.fromkeys((*plan.data.test_names, *each)) if name in each}
+    return TestReads(count=len(lines), plans=len({line["plan"] for line in lines}), looks=len(looks), sets=sets)
 
 
 def environment(workers: int, engine: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,6 @@ from potstill.study.measured import Correlation, Inheritance, Inherited
 from potstill.study.splits import EVERY, MOST_CLASSES, trainings
 from potstill.study.statistics import crossed, half_width, paired
 
-SPLIT: Final = "test"
 Floats = NDArray[np.float64]
 
 
@@ -58,13 +57,13 @@ def _pairs(reader: Reader, student: Found, other: Found) -> list[_Pair]:
 
     Empty where there is no teacher, or none that answers test examples.
     """
-    pairs = []
+    pairs, on = [], student.family.plan.verdict.on
     for seed in trainings(student) if student.family.teachers else ():
-        told = reader.teacher(student.family, seed, SPLIT)
+        told = reader.teacher(student.family, seed, on)
         if told is None or not told.labelled.all():
             return []
         if seed in other.predictions:
-            pairs.append(_Pair(_numbers(told), _numbers(other.predictions[seed][SPLIT]), told.labels))
+            pairs.append(_Pair(_numbers(told), _numbers(other.predictions[seed][on]), told.labels))
     return pairs
 
 

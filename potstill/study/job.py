@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from potstill.networks.start import HUB
 from potstill.study import folder
 from potstill.study.answers import check_brought, seed_of
 from potstill.study.bundles import bundles
-from potstill.study.evaluate import evaluate_unit, missing_names, on_test, wanted_names
+from potstill.study.evaluate import evaluate_unit, missing_names, on_test, split_of, wanted_names
 from potstill.study.opened import data_facts, open_data, shape_of
 from potstill.study.plan import Plan
 from potstill.study.pool import STOPPED, run_all, run_wave
@@ -171,14 +172,14 @@ def evaluate_all(job: Job, wanted: Mapping[str, tuple[Family, int, list[str]]], 
     """
     todo = []
     for unit, (family, seed, folders) in wanted.items():
-        names = wanted_names(job.plan.evaluation, family) if test else ("validation",)
+        names = wanted_names(job.plan, family) if test else ("validation",)
         missing = missing_names(job.root, unit, folders, names)
         if missing:
             augment = family.settings["training"]["augment"]
             todo.append((unit, folders, data_table(family.plan), seed, job.place, missing, augment))
     if not todo:
         return
-    reading = sum(any(map(on_test, names)) for *_, names, _ in todo)
+    reading = Counter(split for *_, names, _ in todo for split in {split_of(name) for name in names if on_test(name)})
     if reading:
         folder.note_read(job.root, job.plan, job.plan.seed_list, reading)
     job.say("evaluate", f"{len(todo)} {what}")

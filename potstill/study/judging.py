@@ -64,7 +64,7 @@ def _verdict(
     differ = _differ(plan, ours, theirs)
     planned = _fresh(ours.family, theirs.family, plan.seed_list)
     seeds = [seed for seed in ours.seeds if seed in theirs.seeds and seed in planned]
-    classes = len(next(iter(ours.predictions.values()))["test"].log_probs[0]) if seeds else 2
+    classes = len(next(iter(ours.predictions.values()))[plan.verdict.on].log_probs[0]) if seeds else 2
     metric = metrics.get(plan.verdict.metric, classes=classes)
     return judge(
         metric,
@@ -78,6 +78,7 @@ def _verdict(
         margin=plan.verdict.margin,
         comparisons=comparisons,
         nested=ours.family.plan.data.redraw == "seed",
+        on=plan.verdict.on,
         shared_teacher=_shared_teacher(ours, reader) or _shared_teacher(theirs, reader) or _once(plan, ours, theirs),
         differs_in=words.differences(differ, model, other, tuning=tuning),
         look=look,

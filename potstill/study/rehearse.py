@@ -34,7 +34,6 @@ _WATCHED = 0.5  # seconds of steps that are timed for each model, where there ar
 _WATCHED_ALL = 20.0  # and for all of them together
 _RECORDED = 512  # rows a teacher answers for in a rehearsal
 _PREDICTED = 2048  # rows a model predicts
-_SPLITS = ("train", "validation", "test")
 
 
 def rehearse(job: Job) -> Rehearsal:
@@ -75,8 +74,9 @@ def _speeds(tree: Tree, job: Job, scratch: Path, *, known: dict[str, Speed]) -> 
 
 
 def _rows(table: Mapping[str, Any], job: Job) -> dict[str, int]:
-    data = open_data(table, job.plan.seed_list[0], job.data_folder, _SPLITS)
-    parts = dict(zip(_SPLITS, (data.train, data.validation, data.test), strict=True))
+    names = ("train", "validation", *job.plan.data.test_names)
+    data = open_data(table, job.plan.seed_list[0], job.data_folder, names)
+    parts = {name: data.split(name) for name in names}
     return {name: 0 if part is None else len(part) for name, part in parts.items()}
 
 

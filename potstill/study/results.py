@@ -69,7 +69,10 @@ class Ship(_Frozen):
 
 
 class ModelResult(_Frozen):
-    """One model of the study; a generation or a sweep point is a model of its own."""
+    """One model of the study; a generation or a sweep point is a model of its own.
+
+    `metrics` are on the test set of the verdicts (`Results.on`); where there are several, `tests` holds those on each.
+    """
 
     model: str
     point: dict[str, Any] = {}
@@ -85,6 +88,7 @@ class ModelResult(_Frozen):
     failures: list[Failure] = []
     metrics: dict[str, MetricValues] = {}
     validation: dict[str, MetricValues] = {}
+    tests: dict[str, dict[str, MetricValues]] = {}
     splits: dict[str, SplitMeasures] = {}
     conditions: list[Condition] = []
     best: BestEpoch | None = None
@@ -154,6 +158,7 @@ class Verdict(_Frozen):
     seeds: list[int]
     differences: list[float]
     examples: int | None
+    on: str = Field(default="test", description="the test set")
     method: Method | None
     comparisons: int
     level: float = 0.95
@@ -176,13 +181,17 @@ class Published(_Frozen):
 
 
 class TestReads(_Frozen):
-    """How often this run folder's test set was read, by how many different plans, and how many looks that makes."""
+    """How often this run folder's test sets were read, by how many different plans, and how many looks that makes.
+
+    `sets` counts for each by its name.
+    """
 
     __test__ = False
 
     count: int
     plans: int
     looks: int = 1
+    sets: dict[str, int] = {}
 
 
 class Results(_Frozen):

@@ -109,7 +109,8 @@ def _evidence(verdict: Verdict, numbers: _Numbers, shared_teacher: str | None) -
         parts.append(f"for {teacher}")
     parts.append(_count(len(verdict.seeds), "seed"))
     if verdict.examples is not None:
-        parts.append(_count(verdict.examples, "test example") + (" in all" if verdict.method == "nested" else ""))
+        of = f" of {verdict.on}" if verdict.on != "test" else ""
+        parts.append(_count(verdict.examples, "test example") + of + (" in all" if verdict.method == "nested" else ""))
     return "; ".join(parts)
 
 

@@ -37,19 +37,18 @@ class Study:
         """A study from a plan's name, a .toml file, a plan, or the tables of one.
 
         `folder` defaults to `runs/NAME`. `seeds` and `settings` ("training.epochs=3") change the plan. A plan made in
-        Python may hold arrays as `data.source`: (inputs, labels), or what `data.open` takes; they are saved in the
-        folder, from where the workers read them.
+        Python may hold arrays as `data.source` or as a named test set: (inputs, labels), or what `data.open` takes;
+        they are saved in the folder, from where the workers read them.
         """
-        arrays = None
+        arrays: dict[str, Any] = {}
         if isinstance(plan, Mapping):
             plan, arrays = _without_arrays(plan)
         found = (
             plan if isinstance(plan, Plan) else Plan.from_dict(plan) if isinstance(plan, Mapping) else Plan.load(plan)
         )
         where = Path(folder) if folder is not None else Path("runs") / found.name
-        if arrays is not None:
-            path = _save_arrays(arrays, where)
-            found = found.with_settings([f"data.source={str(path)!r}"])
+        saved = {key: _save_arrays(one, where) for key, one in arrays.items()}
+        found = found.with_settings([f"{key}={str(path)!r}" for key, path in saved.items()])
         found = found.with_settings(list(settings))
         if seeds is not None:
             found = found.with_seeds(seeds)
@@ -79,13 +78,26 @@ class Study:
         return Results.model_validate(storage.read_json(path))
 
 
-def _without_arrays(plan: Mapping[str, Any]) -> tuple[Mapping[str, Any], Any]:
-    """A plan's tables with arrays in `data.source` put aside."""
+def _without_arrays(plan: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """A plan's tables with arrays in `data.source` and in test sets put aside, by their keys."""
     data = plan.get("data", {})
-    source = data.get("source") if isinstance(data, Mapping) else None
-    if source is None or isinstance(source, str) or (isinstance(source, Mapping) and "name" in source):
-        return plan, None
-    return {**plan, "data": {**data, "source": "digits"}}, source
+    if not isinstance(data, Mapping):
+        return plan, {}
+    whole, found, source, sets = dict(data), dict[str, Any](), data.get("source"), data.get("test")
+    if not (source is None or isinstance(source, str) or (isinstance(source, Mapping) and "name" in source)):
+        whole["source"], found["data.source"] = "digits", source
+    if isinstance(sets, Mapping):
+        whole["test"] = {name: _file(value, f"data.test.{name}", found) for name, value in sets.items()}
+    return {**plan, "data": whole}, found
+
+
+def _file(value: Any, key: str, found: dict[str, Any]) -> Any:
+    """A test set with its arrays, if it holds any, put into `found`."""
+    table = value if isinstance(value, Mapping) and {"file", "own", "drop"} & set(value) else {"file": value}
+    if value is True or isinstance(table.get("file"), str | None):
+        return value
+    found[f"{key}.file"] = table["file"]
+    return {**table, "file": "arrays.npz"}
 
 
 def _save_arrays(arrays: Any, folder: Path) -> Path:

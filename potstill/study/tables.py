@@ -10,6 +10,8 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from potstill.data.parts import TEST
+
 Table: TypeAlias = dict[str, Any]
 Name: TypeAlias = Annotated[str, Field(min_length=1)]
 Natural: TypeAlias = Annotated[int, Field(ge=0)]
@@ -26,6 +28,16 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class TestSet(_Frozen):
+    """A test set with a name: a file, or the data's `own` test part; examples to `drop`, column = values."""
+
+    __test__ = False
+
+    file: Name | None = Field(default=None, description="a file of examples")
+    own: bool = Field(default=False, description="true, for the test part that the data bring")
+    drop: dict[str, tuple[Any, ...]] = Field(default={}, description="a table of column = list of values")
+
+
 class Data(_Frozen):
     """`[data]`: the examples, and which of them carry labels."""
 
@@ -34,8 +46,9 @@ class Data(_Frozen):
     validation: Natural | Part | None = Field(
         default=None, description="a fraction of the training examples between 0 and 1, or a number of examples"
     )
-    test: Positive | Part | None = Field(
-        default=None, description="a fraction of the examples between 0 and 1, or a number of examples"
+    test: Positive | Part | dict[str, TestSet] | None = Field(
+        default=None,
+        description="a fraction of the examples between 0 and 1, a number of examples, or a table of test sets by name",
     )
     train: Positive | None = Field(
         default=None, description="the number of labelled training examples that are used, at least 1"
@@ -50,6 +63,11 @@ class Data(_Frozen):
     inputs: dict[str, Table] | None = Field(
         default=None, description="a table of inputs by name: { large = {}, small = { resize = 7 } }"
     )
+
+    @property
+    def test_names(self) -> tuple[str, ...]:
+        """The names of the test sets."""
+        return tuple(self.test) if isinstance(self.test, dict) else (TEST,)
 
 
 class Training(_Frozen):
@@ -132,7 +150,7 @@ class Verdict(_Frozen):
         default=0.0, description="a number of at least 0, in the metric's unit"
     )
     compare: tuple[tuple[Name, Name], ...] | None = Field(default=None, description="a list of pairs [model, other]")
-    on: Literal["test"] = Field(default="test", description='"test"')
+    on: Name = Field(default=TEST, description="the name of a test set")
 
 
 class Tune(_Frozen):

@@ -39,6 +39,7 @@ def judge(
     comparisons: int,
     failed: Sequence[str] = (),
     nested: bool = False,
+    on: str = "test",
     shared_teacher: str | None = None,
     differs_in: Sequence[str] = (),
     look: int = 1,
@@ -71,6 +72,7 @@ def judge(
         look=look,
         cost=cost,
         tuned=tuned,
+        on=on,
     )
     where = f"{model} against {baseline} on {metric.name}"
     ours, theirs = read_parts(phis, other_phis, case.seeds, nested=nested, where=where)
@@ -142,6 +144,7 @@ class _Case:
     look: int
     cost: str | None
     tuned: str | None
+    on: str = "test"
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.margin) and self.margin >= 0):
@@ -194,6 +197,7 @@ def _conclude(case: _Case, values: Floats, others: Floats, evidence: Evidence) -
         seeds=list(case.seeds),
         differences=[float(d) for d in differences],
         examples=evidence.examples,
+        on=case.on,
         method=evidence.method if len(case.seeds) > 1 else None,
         comparisons=case.comparisons,
         look=case.look,
