@@ -15,7 +15,7 @@ from typing import Any
 import study_page
 import torch
 
-from potstill import metrics, networks, objectives
+from potstill import bayes, metrics, networks, objectives
 from potstill.data import declared, named, views
 from potstill.networks.catalogue import EXAMPLES
 from potstill.registry import Registry
@@ -41,6 +41,8 @@ def reference() -> str:
         ("Augmentations", views.registry),
         ("Data sources", named.registry),
         ("Kinds of inputs", declared.registry),
+        ("Inference", bayes.REGISTRY),
+        ("Orders of neurons", bayes.ORDERS),
     ):
         parts += [f"## {title}", "", *_table(registry), ""]
     for title, values in (("Metrics", False), ("Metrics of a regression", True)):

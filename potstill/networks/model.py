@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from potstill import storage, units
 from potstill.errors import NetworkError, StorageError
 from potstill.networks.build import build, forward
+from potstill.networks.variational import Variational, rebuilt
 from potstill.types import DataSpec, Kind, Outputs, Preprocessing, TargetScaling
 
 FORMAT = 1
@@ -31,8 +32,9 @@ class Model:
 
     `variances`: a regression's network answers a log variance for each target too, after the values.
 
-    `specification` is what `networks.build` takes, None for a user's own network; `info` is JSON-able (seed, objective,
-    best step, ...); `history` has one row per epoch.
+    `specification` is what `networks.build` takes, None for a user's own network; `inference` what `Variational` takes
+    beside it, None for a plain network; `info` is JSON-able (seed, objective, best step, ...); `history` has one row
+    per epoch, `curve` one for every so many steps, if the training was asked for it.
     """
 
     network: nn.Module
@@ -41,13 +43,16 @@ class Model:
     info: Mapping[str, Any] = field(default_factory=dict)
     history: Sequence[Mapping[str, float]] = ()
     variances: bool = False
+    inference: Mapping[str, Any] | None = None
+    curve: Sequence[Mapping[str, float]] = ()
 
     @property
     def kind(self) -> Kind:
-        """`"logits"`, or of a regression `"values"`, or `"gaussian"` with variances."""
+        """`"logits"`, or of a regression `"values"`, or `"gaussian"` with variances or a noise."""
         if self.spec.task != "regression":
             return "logits"
-        return "gaussian" if self.variances else "values"
+        noisy = self.inference is not None and bool(self.inference.get("noise_variance"))
+        return "gaussian" if self.variances or noisy else "values"
 
     @property
     def sees(self) -> str:
@@ -68,6 +73,7 @@ class Model:
         """Logits (B, K), or (B, 1) for a binary task, for preprocessed inputs (B, *shape); no gradient, eval mode.
 
         Of a regression values (B, D) float32 in the targets' own units; with variances (B, 2 D), their logarithms last.
+        A network whose weights are distributions is an ensemble of those that are drawn: (B, samples, K).
         """
         return self.features(inputs, ()).logits
 
@@ -79,7 +85,11 @@ class Model:
         with torch.no_grad():
             # A user's own network may write into its inputs, which may be the data itself.
             own = inputs if self.specification is not None else inputs.clone()
-            found = forward(self.network, own if parameter is None else own.to(parameter.device), names)
+            place = own if parameter is None else own.to(parameter.device)
+            if isinstance(self.network, Variational) and not names:
+                found = Outputs(self.network.members(place))
+            else:
+                found = forward(self.network, place, names)
         if self.spec.task != "regression":
             return found
         return replace(found, logits=units.own(units.bounded(found.logits, self.spec.outputs), self.spec.scaling))
@@ -95,6 +105,7 @@ class Model:
         if self.spec.task != "regression":  # as it was before there were others, so that old recordings fit
             del told["targets"], told["scaling"]
         found = {"network": specification, "data": {key: told[key] for key in told if told[key] or key not in _LATER}}
+        found |= {} if self.inference is None else {"inference": dict(self.inference)}
         return found | ({"variances": True} if self.variances else {})
 
     def save(self, folder: str | Path) -> Path:
@@ -115,6 +126,8 @@ class Model:
         if self.spec.task == "regression":
             told |= {"targets": list(self.spec.targets), "target_scaling": described["data"]["scaling"]}
             told["variances"] = self.variances
+        if self.inference is not None:
+            told["inference"] = described["inference"]
         if self.spec.sees:
             told["sees"] = self.spec.sees
         if self.spec.recipe:
@@ -165,9 +178,11 @@ def load(folder: str | Path, *, network: nn.Module | None = None) -> Model:
     if storage.sha256_file(weights) != expected:
         raise StorageError(f"{weights} is damaged: its sha256 differs from network.json. Train or copy it again.")
     module = network if network is not None else build(specification, spec.shape, spec.outputs * (1 + variances))
+    inference = found.get("inference")
+    module = module if inference is None else rebuilt(module, spec, inference)
     _fill(module, storage.read_tensors(weights), weights)
     module.eval()
-    return Model(module, spec, specification, info, variances=variances)
+    return Model(module, spec, specification, info, variances=variances, inference=inference)
 
 
 def _scaling(found: Mapping[str, Sequence[float]] | None) -> TargetScaling | None:

@@ -36,6 +36,7 @@ class State:
     stopped: bool = False
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
+    curve: list[dict[str, float]] = field(default_factory=list)
 
 
 class Kept(NamedTuple):
@@ -49,6 +50,7 @@ class Kept(NamedTuple):
 
 _PLAIN = (
     "step", "sums", "rows", "history", "best_value", "best_step", "monitored", "stale", "stopped", "seconds", "notes",
+    "curve",
 )  # fmt: skip
 
 

@@ -10,9 +10,11 @@ from typing import Any, ParamSpec
 
 from torch import Tensor, nn
 
-from potstill import metrics, networks, storage
+from potstill import bayes, metrics, networks, storage
+from potstill.bayes import Inference
+from potstill.bayes.inference import Prepared
 from potstill.engine import Engine
-from potstill.errors import NetworkError
+from potstill.errors import NetworkError, SettingError
 from potstill.networks.model import Model
 from potstill.networks.start import Start, start_from
 from potstill.registry import Spec
@@ -72,6 +74,9 @@ def fit(
     weights: str | Path | Mapping[str, Tensor] | None = None,
     sees: str = "",
     penalties: Sequence[Penalty] = (),
+    inference: Inference | Spec | None = None,
+    every: int | None = None,
+    watch: Sequence[str] = (),
     folder: str | Path | None = None,
     checkpoint_seconds: float = 30.0,
     progress: Progress | None = None,
@@ -87,12 +92,17 @@ def fit(
     `settings` are fields of `Training`. With a `folder` the model is saved there, checkpoints too, and the same call
     continues an interrupted training. `weights`: where it starts (`networks.start_from`). `sees`: the input that the
     network is handed, by default the first; nothing of the others reaches the training. A live teacher gets its own.
+    `inference`: weights that are distributions, or get a posterior afterwards (`bayes.build`); the folder then holds
+    the posterior too. `penalties` are added to the loss, divided by the number of rows that the objective learns from.
+    `every`: so many steps apart the validation data are looked at for a curve (`Model.curve`, and curve.jsonl in the
+    folder), which changes nothing else; `watch`: metrics that are measured there besides.
 
     Raises `TrainingError` on a NaN or infinite loss (the last good weights are kept), `Interrupted` after saving when
     `should_stop()` answers true, `ObjectiveError`, `DataError`, `TeacherError` for what does not fit together.
     """
     options = Training.of(training, settings)
-    goal = pick_objective(objective, teacher, data.train.spec)
+    infer = None if inference is None else bayes.build(inference)
+    goal = pick_objective(_likelihood(objective, teacher, infer, data), teacher, data.train.spec)
     train, validation = _augmented(seeing(data.train, sees), options), seeing(data.validation, sees)
     asked = _augmented(data.train, options) if train.spec.sees else train
     told = pick_answers(teacher, validation_teacher, asked, data.validation)
@@ -104,26 +114,21 @@ def fit(
     specification = None if callable(network) else networks.REGISTRY.full(network)
     hidden.check_student(goal, module, train)
     goal = prepared(goal, module, train, answers, key=key)
+    ready = _ready(infer, module, train, rows=len(rows), options=options, seed=seed)
     options = pick_monitor(options, goal, validation, validation_answers, task=train.spec.task)
     decides = _described(specification or networks.label(network), goal, options)
-    decides |= {"seed": key, "weights": start and start.sha256}
-    if train.spec.task == "regression":
-        refuse_smoothing(options)
-        decides["target_scaling"] = storage.plain(train.spec.scaling)
-    decides |= {"sees": train.spec.sees} if train.spec.sees else {}
-    if train.spec.recipe:
-        decides["recipe"] = storage.fingerprint(storage.plain(train.spec.recipe))
+    decides |= _beside(train, options, ready) | {"seed": key, "weights": start and start.sha256}
     return Task(
-        network=module,
+        network=module if ready is None else ready.network,
         train=train,
-        validation=_validation(validation, validation_answers, goal, options),
+        validation=_validation(validation, validation_answers, goal, options, watch),
         objective=goal,
         answers=answers,
         rows=rows,
         seed=seed,
         training=options,
         engine=Engine.pick(options.precision, channels_last=options.channels_last),
-        penalties=penalties,
+        penalties=penalties if ready is None else (*ready.penalties, *penalties),
         settings=decides | describe_data(train, answers, validation, validation_answers),
         folder=Path(folder) if folder is not None else None,
         checkpoint_seconds=checkpoint_seconds,
@@ -131,11 +136,41 @@ def fit(
         should_stop=should_stop,
         specification=specification,
         start=start,
+        inference=infer,
+        rebuild=None if ready is None else ready.rebuild,
+        every=_every(every, validation),
     )
 
 
 prepare: Callable[..., Task] = inspect.unwrap(fit)
 """The same arguments resolved to a task, for `together.train`."""
+
+
+def _every(every: int | None, validation: Source | None) -> int | None:
+    if every is None:
+        return None
+    if every < 1 or validation is None or len(validation) == 0:
+        found = "no validation data" if every >= 1 else f"every = {every}"
+        raise SettingError(f"A curve needs validation data, and a number of steps of at least 1; found {found}.")
+    return every
+
+
+def _likelihood(
+    objective: ObjectiveFunction | Spec | None, teacher: object, infer: Inference | None, data: TrainingData
+) -> ObjectiveFunction | Spec | None:
+    """The objective; of a regression whose weights are distributions by default a likelihood, with a noise."""
+    honest = infer is not None and infer.variational and infer.name != "published"
+    if objective is None and teacher is None and honest and data.train.spec.task == "regression":
+        return {"name": "gaussian", "sigma": "learned"}
+    return objective
+
+
+def _ready(
+    infer: Inference | None, module: nn.Module, train: Source, *, rows: int, options: Training, seed: int
+) -> Prepared | None:
+    if infer is None:
+        return None
+    return infer.prepare(module, train.spec, rows=rows, batch_size=options.batch(len(train)), seed=seed)
 
 
 def _start(module: nn.Module, weights: str | Path | Mapping[str, Tensor] | None, steps: int) -> Start | None:
@@ -155,6 +190,17 @@ def _described(network: Any, goal: ObjectiveFunction, options: Training) -> dict
     return {"network": network, "objective": describe_objective(goal), "training": storage.plain(options)}
 
 
+def _beside(train: Source, options: Training, ready: Prepared | None) -> dict[str, Any]:
+    """What decides a result where it is not as usual."""
+    found: dict[str, Any] = {"sees": train.spec.sees} if train.spec.sees else {}
+    if train.spec.task == "regression":
+        refuse_smoothing(options)
+        found["target_scaling"] = storage.plain(train.spec.scaling)
+    if train.spec.recipe:
+        found["recipe"] = storage.fingerprint(storage.plain(train.spec.recipe))
+    return found | ({"inference": ready.described} if ready is not None else {})
+
+
 def _augmented(train: Source, options: Training) -> Source:
     if not options.augment:
         return train
@@ -163,11 +209,11 @@ def _augmented(train: Source, options: Training) -> Source:
 
 
 def _validation(
-    source: Source | None, answers: Answers | None, goal: ObjectiveFunction, options: Training
+    source: Source | None, answers: Answers | None, goal: ObjectiveFunction, options: Training, watch: Sequence[str]
 ) -> Validation | None:
     if source is None:
         return None
-    watched = [*WATCHED[source.spec.task == "regression"], options.select, options.monitor]
+    watched = [*WATCHED[source.spec.task == "regression"], options.select, options.monitor, *watch]
     names = [name for name in watched if name in metrics.names()]
     most = options.batch(len(source))
     return Validation.of(source, answers, goal, names=names, label_smoothing=options.label_smoothing, batch_size=most)

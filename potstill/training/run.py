@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from potstill import metrics, storage
 from potstill.errors import Interrupted, TrainingError
 from potstill.networks.model import Model
 from potstill.networks.stack import aligned
+from potstill.networks.variational import Variational
 from potstill.training import checkpoint, optimizers
 from potstill.training.checkpoint import State
 from potstill.training.loss import Loss
@@ -96,6 +98,10 @@ class Run:
         ended = state.step % self._per_epoch == 0 or state.step == self._total
         if ended:
             self._end_epoch()
+        due = self.task.every is not None and state.step % self.task.every == 0
+        if due:
+            self._look(state.history[-1] if ended else None)
+        if ended or due:
             state.seconds += time.monotonic() - began
         if ended or began - self._polled >= _POLL_SECONDS:
             self._polled, task = began, self.task
@@ -125,11 +131,7 @@ class Run:
         if task.validation:
             row |= task.validation.measure(aligned(task.network), task.engine)
             task.network.train()
-        if not all(map(math.isfinite, row.values())):
-            found = ", ".join(f"{name} = {value}" for name, value in row.items() if not math.isfinite(value))
-            raise TrainingError(
-                f"Not finite after step {state.step - 1}: {found}. Try a lower learning rate.", step=state.step - 1
-            )
+        self._refuse_infinite(row)
         state.history.append(row)
         self._select(row)
         name = task.training.monitor
@@ -140,6 +142,22 @@ class Run:
         else:
             state.stale += 1
             state.stopped = bool(task.training.patience) and state.stale >= (task.training.patience or 0)
+
+    def _look(self, row: Mapping[str, float] | None) -> None:
+        """A point of the curve on validation data; `row` holds it where an epoch has just ended."""
+        task, state = self.task, self.state
+        if row is None and task.validation is not None:
+            row = task.validation.measure(aligned(task.network), task.engine)
+            task.network.train()
+        found = {name: value for name, value in (row or {}).items() if name.startswith("validation_")}
+        self._refuse_infinite(found)
+        state.curve.append({"step": state.step, **found})
+
+    def _refuse_infinite(self, row: Mapping[str, float]) -> None:
+        step = self.state.step - 1
+        found = ", ".join(f"{name} = {value}" for name, value in row.items() if not math.isfinite(value))
+        if found:
+            raise TrainingError(f"Not finite after step {step}: {found}. Try a lower learning rate.", step=step)
 
     def _select(self, row: Mapping[str, float]) -> None:
         name, state = self.task.training.select, self.state
@@ -157,7 +175,8 @@ class Run:
             return
         task.network.load_state_dict(state.best)
         info, variances = {"failed_at_step": state.step}, task.variances
-        Model(task.network, task.train.spec, None, info, variances=variances).save(task.folder / "last-good")
+        model = Model(task.network, task.train.spec, None, info, variances=variances, inference=self._rebuild())
+        model.save(task.folder / "last-good")
 
     def finish(self) -> Model:
         """The trained model, saved where its task has a folder."""
@@ -185,14 +204,40 @@ class Run:
         if task.owned is not None:
             learnt = {name: p.tolist() for name, p in task.owned.named_parameters() if p.numel() <= _TOLD}
             info["objective"] = {**info["objective"], "learnt": learnt}
-        history, variances = tuple(state.history), task.variances
-        model = Model(task.network, task.train.spec, task.specification, info, history, variances)
+        history, variances, curve = tuple(state.history), task.variances, tuple(state.curve)
+        rebuild = self._rebuild()
+        model = Model(task.network, task.train.spec, task.specification, info, history, variances, rebuild, curve)
         if task.folder:
+            if task.inference is not None:
+                task.inference.posterior(task.network, task.train).save(task.folder)
             lines = "".join(storage.canonical(row) + "\n" for row in state.history)
             storage.write_text(task.folder / "history.jsonl", lines)
+            if task.every is not None:
+                lines = "".join(storage.canonical(row) + "\n" for row in curve)
+                storage.write_text(task.folder / "curve.jsonl", lines)
             model.save(task.folder)
             checkpoint.remove(task.folder / "checkpoint")
         return model
+
+    def _rebuild(self) -> dict[str, Any] | None:
+        """What a variational model's file has to say; its network learns of the noise around its answers."""
+        task = self.task
+        if task.rebuild is None or not isinstance(task.network, Variational):
+            return None
+        task.network.noise_variance = _noise(task)
+        noise = {} if task.network.noise_variance is None else {"noise_variance": list(task.network.noise_variance)}
+        return {**task.rebuild, **noise}
+
+
+def _noise(task: Task) -> list[float] | None:
+    """Of a regression whose objective has one sigma per target, its square; None for others."""
+    settings: Mapping[str, Any] = getattr(task.objective, "settings", {})
+    sigma = settings.get("sigma")
+    if isinstance(sigma, float):
+        return [sigma**2] * task.train.spec.outputs
+    if sigma != "learned" or task.owned is None:
+        return None
+    return [math.exp(2 * x) for x in task.owned.get_parameter("log_sigma").tolist()]
 
 
 def _sign(name: str, task: Task) -> float:

@@ -121,7 +121,7 @@ class _Alone:
 
     def __init__(self, learner: Learner) -> None:
         self._task, self._loss, self._optimizer = learner
-        self._parameters, self._n = self._task.parameters(), len(self._task.train)
+        self._parameters, self._n = self._task.parameters(), len(self._task.rows)
         self._hidden = hidden(self._task.objective).student
 
     def step(self, index: Tensor, view: int, number: int) -> Sequence[Values]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill import networks, objectives, seeding, storage, types, units
+from potstill.bayes import Inference
 from potstill.engine import Engine
 from potstill.errors import DataError, ObjectiveError, SettingError, TeacherError
 from potstill.outputs import Live, Stored
@@ -59,6 +60,9 @@ class Task:
     should_stop: Callable[[], bool] | None
     specification: Mapping[str, Any] | None = None
     start: networks.Start | None = None
+    inference: Inference | None = None
+    rebuild: Mapping[str, Any] | None = None
+    every: int | None = None
 
     @property
     def name(self) -> str:
