@@ -465,7 +465,7 @@ def test_options_of_a_source(tmp_path) -> None:
     assert data.options("digits") == data.options("mnist") == ()
     assert data.options("file.npz") == ("classes", "target_names")
     pictures = ("size", "interpolation", "crop", "corrupt", "duplicates")
-    assert data.options("some/folder") == data.options(str(tmp_path)) == ("classes", "target_names", *pictures)
+    assert data.options("some/folder") == data.options(str(tmp_path)) == ("classes", *pictures, "target_names")
     assert data.options("cats-dogs-64") == pictures
     with pytest.raises(DataError, match='Unknown data source "minst"'):
         data.options("minst")
