@@ -472,7 +472,20 @@ def test_commands_to_copy_work_where_the_shell_does_not_find_the_program(monkeyp
 def test_every_command_has_help_with_an_example(ask: Ask) -> None:
     whole = ask("--help").out
     names = [line.split()[0] for line in whole.partition("Commands:\n")[2].splitlines() if line[:3].strip()]
-    wanted = ["demo", "plans", "show", "check", "run", "report", "verify", "record", "predict", "networks", "doctor"]
+    wanted = [
+        "demo",
+        "plans",
+        "show",
+        "check",
+        "run",
+        "report",
+        "verify",
+        "record",
+        "predict",
+        "explore",
+        "networks",
+        "doctor",
+    ]
     assert [name for name in names if name != "Begin"] == wanted
     for name in wanted:
         assert f"Example:\n    potstill {name}" in ask(name, "--help").out

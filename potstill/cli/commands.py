@@ -236,6 +236,32 @@ def predict(
     models.predict(model, models.Opening(source, split, data, validation=validation, test=test), out)
 
 
+@command("potstill explore fashion-mnist --data ~/data")
+def explore(
+    source: Annotated[
+        str, typer.Argument(metavar="DATA", help="A data set's name, a folder, a file, or a source's table.")
+    ],
+    data: DataFolder = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="The page. [default: explored/NAME.html]")
+    ] = None,
+    *,
+    task: Annotated[str, typer.Option("--task", help="multiclass, binary or regression.")] = "multiclass",
+    target: Annotated[
+        str | None,
+        typer.Option("--target", metavar="COLUMN", help="A table's labels: names, or how many columns at the end."),
+    ] = None,
+    validation: Validation = None,
+    test: Test = None,
+    as_json: Json = False,
+) -> None:
+    """Look at a data set. A page of counts, values, means, duplicates, examples, and what is wrong with them."""
+    from potstill.cli import exploring, models
+
+    opening = models.Opening(source, None, data, validation=validation, test=test)
+    exploring.explore(opening, out, task=task, target=target, as_json=as_json)
+
+
 @command("potstill networks resnet18 --shape 3x64x64 --outputs 2")
 def networks(
     network: Annotated[

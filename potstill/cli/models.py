@@ -65,7 +65,7 @@ class Opening:
         sets: dict[str, Any] = planned if isinstance(planned, dict) else {}
         if split not in (*_SPLITS, *sets):
             raise SettingError(unknown("split", split, (*_SPLITS, *sets)))
-        held = {"validation": _count(self.validation), "test": sets or _count(self.test)}
+        held = {"validation": count(self.validation), "test": sets or count(self.test)}
         found = data.open(
             self.table,
             **held,  # type: ignore[arg-type]
@@ -83,7 +83,7 @@ class Opening:
         return found, part.seeing(spec.sees) if part.spec.sees else part
 
 
-def _count(value: float | None) -> float | None:
+def count(value: float | None) -> float | None:
     """A number of examples as a whole number, a fraction as it is."""
     return int(value) if value is not None and value.is_integer() else value
 
@@ -126,7 +126,7 @@ def _same_split(model: Path, opening: Opening, split: str) -> None:
     sizes = {"test": plan.get("test"), "validation": plan.get("validation")}
     if isinstance(sizes["test"], dict):  # test sets of their own: no examples are held out
         sizes["test"] = None
-    asked = {"test": _count(opening.test), "validation": _count(opening.validation)}
+    asked = {"test": count(opening.test), "validation": count(opening.validation)}
     matters = ("test",) if split == "test" else ("test", "validation")  # test examples are taken first
     if any(sizes[name] != asked[name] for name in matters):
         options = " ".join(f"--{name} {size}" for name, size in sizes.items() if size is not None)

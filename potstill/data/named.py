@@ -142,6 +142,14 @@ def _holds_pictures(path: Path) -> bool:
     return path.is_dir() and not any(path.glob("*.npy")) and tree.has_pictures(path)
 
 
+def holds_pictures(name: str, folder: str | Path | None) -> bool:
+    """Whether a source is pictures to be decoded, whose table may say `corrupt` and `duplicates`."""
+    if name in registry.table:
+        return "corrupt" in options(name)
+    path = resolve(name, folder)
+    return (path.is_file() and unpack.is_archive(path)) or _holds_pictures(path)
+
+
 def _is_path(name: str) -> bool:
     return "/" in name or "." in name or Path(name).exists()
 

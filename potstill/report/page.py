@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections import Counter
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
-
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from potstill.report import (
     bars,
@@ -20,6 +14,7 @@ from potstill.report import (
     epochs,
     gain,
     generations,
+    html,
     inherited,
     published,
     related,
@@ -55,25 +50,9 @@ def write(folder: Path) -> Path:
 
 def render(results: Results, arrays: Figures | None = None) -> str:
     """The page as HTML text. The same results give the same text."""
-    style = _resource("page.css")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_final
-    )
-    template = environment.from_string(_resource("page.html"))
     with theme.drawing():
         content = _content(results, arrays)
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    return template.render(style=Markup(style), policy=policy, glyph=GLYPH, shown=SHOWN, fmt=fmt, **content) + "\n"
-
-
-def _resource(name: str) -> str:
-    return files("potstill.report").joinpath(name).read_text(encoding="utf-8").replace("\r\n", "\n")
-
-
-def _final(thing: Any) -> Any:
-    """Every expression of the template passes here: no control character reaches the page."""
-    return fmt.clean(thing) if isinstance(thing, str) and not isinstance(thing, Markup) else thing
+    return html.render("page.html", shown=SHOWN, **content)
 
 
 @dataclass(frozen=True)

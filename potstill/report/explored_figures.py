@@ -1,0 +1,129 @@
+"""Figures of a data set: examples of each group, the distribution of values, the first two principal components."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from potstill.report import format as fmt
+from potstill.report import svg, theme
+from potstill.report.theme import QUIET, SENTINEL
+
+MOST_GROUPS: Final = 40  # bars of a figure
+_COLOURS: Final = tuple(SENTINEL[role] for role in ("model", "baseline", "better", "undecided", "worse", "equivalent"))
+_MARKS: Final = ("o", "s", "^", "D", "v", "P", "X")
+_DASHES: Final = ("-", (0, (5, 2)), (0, (1.5, 1.8)))
+
+
+def style(number: int) -> tuple[str, str]:
+    """Colour and mark of a group; the pair repeats after 42."""
+    return _COLOURS[number % len(_COLOURS)], _MARKS[number % len(_MARKS)]
+
+
+def counts(groups: Sequence[str], splits: Mapping[str, Sequence[int]], *, prefix: str) -> Markup:
+    """Labelled examples of each group: a bar for each split."""
+    shown = groups[:MOST_GROUPS]
+    thick = 11.0
+    height = 34 + len(shown) * (len(splits) * thick + 8)
+    figure = theme.canvas(560, height)
+    ax = theme.axes(figure, (150, 26, 70, 4))
+    span = len(splits) * thick + 8
+    most = max((max(one) for one in splits.values() if len(one)), default=1) or 1
+    for at, (name, values) in enumerate(splits.items()):
+        colour = _COLOURS[at % len(_COLOURS)]
+        for i, value in enumerate(values[:MOST_GROUPS]):
+            y = i * span + (at + 0.5) * thick
+            ax.barh(y, value, height=thick - 2, color=colour)
+            ax.text(value + 0.01 * most, y, fmt.count(value), va="center", color=QUIET, fontsize=9.5)
+        theme.write(figure, (150 + 90 * at + 14, 16), name)
+        figure.add_artist(
+            Line2D([(150 + 90 * at) / 560, (150 + 90 * at + 10) / 560], [1 - 12 / height] * 2, color=colour, lw=7)
+        )
+    ax.set(
+        xlim=(0, most * 1.02), ylim=(len(shown) * span, -2), yticks=[(i + 0.5) * span - 4 for i in range(len(shown))]
+    )
+    ax.set_yticklabels([fmt.shorten(name, 20) for name in shown])
+    ax.set_xticks([])
+    ax.spines["bottom"].set_visible(False)
+    ax.grid(visible=False)
+    told = "; ".join(
+        f"{name}: " + ", ".join(f"{group} {fmt.count(value)}" for group, value in zip(shown, values, strict=False))
+        for name, values in splits.items()
+    )
+    return svg.inline(figure, prefix=prefix, title="Labelled examples of each group", description=told)
+
+
+def histogram(edges: Sequence[float], parts: Mapping[str, Sequence[int]], *, prefix: str) -> Markup:
+    """The share of numbers in each bin, a line for each split."""
+    figure = theme.canvas(560, 240)
+    ax = theme.axes(figure, (56, 42, 14, 40))
+    for at, (name, numbers) in enumerate(parts.items()):
+        colour, dash = _COLOURS[at % len(_COLOURS)], _DASHES[at % len(_DASHES)]
+        shares = np.asarray(numbers, np.float64) / max(sum(numbers), 1)
+        ax.stairs(shares, edges, color=colour, ls=dash, lw=1.8)
+        x = 56 + 110 * at
+        figure.add_artist(Line2D([x / 560, (x + 22) / 560], [1 - 28 / 240] * 2, color=colour, ls=dash, lw=2))
+        theme.write(figure, (x + 27, 32), name)
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g}"))
+    ax.xaxis.set_major_locator(MaxNLocator(8))
+    theme.write(figure, (2, 12), "share of all numbers, %", colour=QUIET)
+    theme.write(figure, (553, 234), "value as stored", colour=QUIET, align="right")
+    told = f"{len(edges) - 1} bins from {edges[0]:g} to {edges[-1]:g}"
+    return svg.inline(figure, prefix=prefix, title="Values", description=told)
+
+
+def small_histogram(numbers: Sequence[int], name: str, *, prefix: str) -> Markup:
+    """The shape of a column's distribution, without axes."""
+    figure = theme.canvas(96, 26)
+    ax = theme.axes(figure, (0, 1, 0, 1))
+    ax.bar(range(len(numbers)), numbers, width=0.9, color=theme.MODEL)
+    ax.set_axis_off()
+    told = ", ".join(map(str, numbers))
+    return svg.inline(figure, prefix=prefix, title=f"Distribution of {name}", description=told)
+
+
+def scatter(
+    points: Sequence[tuple[float, float, int]], groups: Sequence[str], shares: Sequence[float], *, prefix: str
+) -> Markup:
+    """Examples on the first two principal components, a colour and mark for each group, with the groups' names."""
+    figure = theme.canvas(620, 460)
+    ax = theme.axes(figure, (20, 14, 150, 34))
+    table = np.asarray([(x, y) for x, y, _ in points], np.float64).reshape(-1, 2)
+    mine = np.asarray([group for *_, group in points])
+    present = [group for group in range(len(groups)) if (mine == group).any()]
+    if (mine < 0).any():
+        ax.plot(*table[mine < 0].T, ".", color=QUIET, ms=4, alpha=0.5)
+    for group in present:
+        colour, mark = style(group)
+        ax.plot(*table[mine == group].T, mark, color=colour, ms=3.6, alpha=0.55, mew=0)
+    for row, group in enumerate(present[: MOST_GROUPS // 2]):
+        colour, mark = style(group)
+        y = 26 + 21 * row
+        figure.add_artist(Line2D([486 / 620], [1 - (y - 4) / 460], color=colour, marker=mark, ms=7, mew=0, ls=""))
+        theme.write(figure, (496, y), fmt.shorten(groups[group], 17))
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines["bottom"].set_visible(False)
+    ax.grid(visible=False)
+    named = [f"{100 * share:.0f} % of the variance" for share in shares[:2]]
+    if named:
+        theme.write(figure, (20, 452), f"first component: {named[0]}", colour=QUIET)
+    if len(named) > 1:
+        theme.write(figure, (470, 452), f"second: {named[1]}", colour=QUIET, align="right")
+    told = "; ".join(
+        f"{groups[group]} around ({_middle(table, mine == group, 0)}, {_middle(table, mine == group, 1)})"
+        for group in present
+    )
+    return svg.inline(figure, prefix=prefix, title="Two principal components", description=told or "no labels")
+
+
+def _middle(table: np.ndarray, rows: np.ndarray, axis: int) -> str:
+    value = float(np.median(table[rows, axis]))
+    return f"{value:.3g}" if math.isfinite(value) else fmt.MISSING
