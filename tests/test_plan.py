@@ -343,9 +343,9 @@ inference = { name = "variational", beta = 1.0, start = "prior", prior = { from 
 [evaluation]
 every = 100
 [verdict]
-metric = { area_under = "squared_error" }
+metric = { area_under = "cross_entropy" }
 """,
-        ["evaluation.every", "verdict.metric", "models.teacher.inference", "models.distil-student-all.inference"],
+        [],
     ),
     "several objectives": (
         """

@@ -53,7 +53,7 @@ def _batches(node: Node, facts: Facts) -> str | None:
     Where the text promises too much, they are trained one after the other.
     """
     settings = node.settings
-    if node.kind != "train" or settings["answers"] == "live":
+    if node.kind != "train" or settings["answers"] == "live" or "inference" in settings:
         return None
     objective, training = objectives.build(settings["objective"]), training_of(node)
     known = facts(settings["data"]["plan"])

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 
 from potstill.errors import NotYetError, unknown
-from potstill.study import names, resolve
+from potstill.study import area, inference, names, resolve
 from potstill.study.family import cycle, judged
 from potstill.study.plan_text import Path, Where, shown
 from potstill.study.tables import TRUTH, Model, Tables, Training
@@ -27,6 +27,7 @@ def check(plan: Tables, where: Where) -> None:
         else:
             _trained(plan, model, path, where)
         _learns(plan, model, path, where)
+        inference.check(plan, name, where)
     found = cycle(plan.models)
     if found:
         raise where.fault(("models", found[0], "teacher"), f"the models learn from each other: {' <- '.join(found)}.")
@@ -138,7 +139,7 @@ def _learns(plan: Tables, model: Model, path: Path, where: Where) -> None:
     found = model.objective if isinstance(model.objective, tuple) else (model.objective,)
     objectives = [objective for objective in found if objective is not None]
     wants = [objective["name"] for objective in objectives if names.needs_teacher(objective)]
-    if model.teacher and not any(map(names.can_use_teacher, objectives)):
+    if model.teacher and not any(map(names.can_use_teacher, objectives)) and not inference.of_prior(model):
         raise where.fault(
             (*path, "objective"),
             f'"{objectives[0]["name"]}" learns nothing from the teacher; '
@@ -226,6 +227,7 @@ def _evaluation(plan: Tables, where: Where) -> None:
         )
     if "teacher" in evaluation.labels and not any(model.teacher for model in plan.models.values()):
         raise where.fault(("evaluation", "labels"), 'found "teacher", and no model of this plan has one.')
+    area.check(plan, where)
     trainings = (plan.training, *(model.training for model in plan.models.values()))
     if any(evaluation.views) and not any(training.augment for training in trainings):
         raise where.fault(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from potstill import metrics, storage
 from potstill.data.parts import TEST
 from potstill.evaluation import AGAINST_TEACHER, QUALITY, Predictions, load_predictions, measure
-from potstill.study import conditions, epochs, splits, words
+from potstill.study import area, conditions, epochs, splits, words
 from potstill.study.evaluate import on_test, split_of
 from potstill.study.plan import Plan
 from potstill.study.results import (
@@ -148,14 +148,14 @@ def model_result(reader: Reader, key: str, plan: Plan, *, workers: int, classes:
         shared=settings["shared"],
         seeds=found.seeds,
         failures=list(found.failures),
-        metrics=_metrics(reader, found, plan.verdict.on),
+        metrics=_metrics(reader, found, plan.verdict.on) | areas(reader, found, metric),
         validation=validation,
         tests=_tests(reader, found, plan),
         splits=splits.measures(found, plan.evaluation.splits, classes),
         conditions=conditions.conditions(reader, found, plan.evaluation),
         best=epochs.best_epoch(reader.root, found),
         cost=_cost(reader, found, workers),
-        ship=_ship(found, validation, metric),
+        ship=_ship(found, validation, area.inner(metric)),
         notes=notes,
     )
 
@@ -177,6 +177,18 @@ def _tests(reader: Reader, found: Found, plan: Plan) -> dict[str, dict[str, Metr
     """The metrics on every test set that is evaluated; empty where that is one, which has no name of its own."""
     names = [name for name in plan.evaluation.splits if on_test(name)]
     return {} if names == [TEST] else {name: _metrics(reader, found, name) for name in names}
+
+
+def areas(reader: Reader, found: Found, metric: str) -> dict[str, MetricValues]:
+    """The area under the curve that a plan judges by, of a model of which every seed has one."""
+    if not area.is_area(metric) or not found.seeds:
+        return {}
+    folders = ([reader.root / folder for folder in found.family.trainings[seed]] for seed in found.seeds)
+    values = [area.read(one, area.inner(metric)) for one in folders]
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return {}
+    return {metric: splits.values(known, once=found.family.settings["shared"])}
 
 
 def _cost(reader: Reader, found: Found, workers: int) -> Cost | None:

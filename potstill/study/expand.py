@@ -12,9 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 from potstill.data.parts import TEST
 from potstill.errors import NotYetError, PlanError, did_you_mean, unknown
-from potstill.study import names, tables
+from potstill.study import inference, names, tables
 from potstill.study.plan_text import Path, Where, shown
-from potstill.study.tables import NOT_YET, TRUTH
+from potstill.study.tables import TRUTH
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _DEFAULTS: Mapping[str, Any] = {
@@ -48,6 +48,8 @@ def expand(raw: Mapping[str, Any], where: Where) -> dict[str, Any]:
     models = plan.get("models", {})
     if any(_taught_by_truth(model) for model in models.values()):
         plan["models"] = {TRUTH: {"weights": TRUTH, "training": {"epochs": 0}}, **models}
+    if isinstance(plan.get("verdict", {}).get("metric"), dict):
+        plan["verdict"]["metric"] = names.area(plan["verdict"]["metric"], ("verdict", "metric"), where)
     inputs = names.inputs(plan.get("data", {}).get("inputs"), ("data", "inputs"), where)
     for name, model in plan.get("models", {}).items():
         plan["models"][name] = _model(model, ("models", name), where)
@@ -131,16 +133,16 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
-def _fields(model: type[BaseModel], not_yet: str = "-") -> list[str]:
-    return [*model.model_fields, *NOT_YET.get(not_yet, ())]
+def _fields(model: type[BaseModel]) -> list[str]:
+    return list(model.model_fields)
 
 
 def _sections(plan: Mapping[str, Any], where: Where) -> Iterator[tuple[Path, str, Any, list[str]]]:
     """Every table with fixed keys: its path, what to call it, its value, its keys."""
     fixed: dict[str, list[str]] = {
-        "data": _fields(tables.Data, "data"),
+        "data": _fields(tables.Data),
         "training": _fields(tables.Training),
-        "evaluation": _fields(tables.Evaluation, "evaluation"),
+        "evaluation": _fields(tables.Evaluation),
         "verdict": _fields(tables.Verdict),
         "tune": _fields(tables.Tune),
     }
@@ -155,7 +157,7 @@ def _sections(plan: Mapping[str, Any], where: Where) -> Iterator[tuple[Path, str
         if not isinstance(plan.get(key, {}), dict):
             raise where.wrong((key,), plan[key], "a table")
     for name, model in plan.get("models", {}).items():
-        yield ("models", name), "a model", model, _fields(tables.Model, "model")
+        yield ("models", name), "a model", model, _fields(tables.Model)
         if "training" in model:
             yield ("models", name, "training"), "a model's training", model["training"], _fields(tables.Training)
 
@@ -183,24 +185,14 @@ def _refuse_not_yet(plan: Mapping[str, Any], where: Where) -> None:
         what = "this key" if value is None else shown(value)
         raise where.fault(path, f"{what} is not built yet in this version. {hint}", error=NotYetError)
 
-    for section in ("data", "evaluation"):
-        for key, hint in NOT_YET[section].items():
-            if key in plan.get(section, {}):
-                refuse((section, key), hint)
-    data, evaluation, verdict = (plan.get(key, {}) for key in ("data", "evaluation", "verdict"))
+    data, evaluation = (plan.get(key, {}) for key in ("data", "evaluation"))
     declared = data.get("inputs", {})
     for table in declared.values() if isinstance(declared, dict) else ():
         if isinstance(table, dict) and table.get("as") in ("hashing", "tfidf", "tokens", "embedding"):
             refuse(("data", "inputs"), "Built are arrays, pictures and columns of tables.")
     if data.get("task") == "regression":
         refuse(("data", "task"), "Built are multiclass and binary.", "regression")
-    if isinstance(verdict.get("metric"), dict):
-        refuse(("verdict", "metric"), "Name one metric.", verdict["metric"])
     _evaluation_words(evaluation, data.get("test"), where)
-    for name, model in plan.get("models", {}).items():
-        for key, hint in NOT_YET["model"].items():
-            if key in model:
-                refuse(("models", name, key), hint)
 
 
 def _evaluation_words(evaluation: Mapping[str, Any], test: Any, where: Where) -> None:
@@ -234,8 +226,11 @@ def _model(model: dict[str, Any], path: Path, where: Where) -> dict[str, Any]:
     model = dict(model)
     if isinstance(model.get("teacher"), str):
         model["teacher"] = [model["teacher"]]
+    if "inference" in model:
+        model["inference"] = names.inference(model["inference"], (*path, "inference"), where)
     if "outputs" not in model:
-        model.setdefault("objective", "hinton" if model.get("teacher") else "hard_labels")
+        told = model.get("teacher") and inference.prior_from(model.get("inference"), model["teacher"]) is None
+        model.setdefault("objective", "hinton" if told else "hard_labels")
     if "network" in model:
         model["network"] = names.spec("network", model["network"], (*path, "network"), where)
     if "objective" in model:

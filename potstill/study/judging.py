@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from potstill import metrics
-from potstill.study import words
+from potstill.study import area, words
 from potstill.study.collect import Found, Reader, phis
 from potstill.study.family import ancestors
 from potstill.study.plan import Plan, differences
 from potstill.study.results import ModelResult, Tuning, Verdict
 from potstill.study.tree import Family
-from potstill.study.verdict import judge
+from potstill.study.verdict import judge, judge_scalar
 
 
 def pairs(plan: Plan, reader: Reader) -> list[tuple[str, str]]:
@@ -64,27 +65,45 @@ def _verdict(
     differ = _differ(plan, ours, theirs)
     planned = _fresh(ours.family, theirs.family, plan.seed_list)
     seeds = [seed for seed in ours.seeds if seed in theirs.seeds and seed in planned]
+    said: dict[str, Any] = {
+        "model": pair[0],
+        "baseline": pair[1],
+        "planned_seeds": planned,
+        "failed": _failed(ours) + _failed(theirs),
+        "margin": plan.verdict.margin,
+        "comparisons": comparisons,
+        "shared_teacher": _shared_teacher(ours, reader) or _shared_teacher(theirs, reader) or _once(plan, ours, theirs),
+        "differs_in": words.differences(differ, model, other, tuning=tuning),
+        "look": look,
+        "cost": words.cost(pair[0], pair[1], models),
+        "tuned": words.tuned(model, other, tuning, above=above),
+    }
+    if area.is_area(plan.verdict.metric):
+        return _of_areas(plan.verdict.metric, models, (ours, theirs), seeds=seeds, said=said)
     classes = len(next(iter(ours.predictions.values()))[plan.verdict.on].log_probs[0]) if seeds else 2
     metric = metrics.get(plan.verdict.metric, classes=classes)
-    return judge(
-        metric,
-        phis(ours, metric, seeds, reader),
-        phis(theirs, metric, seeds, reader),
-        model=pair[0],
-        baseline=pair[1],
-        seeds=seeds,
-        planned_seeds=planned,
-        failed=_failed(ours) + _failed(theirs),
-        margin=plan.verdict.margin,
-        comparisons=comparisons,
-        nested=ours.family.plan.data.redraw == "seed",
-        on=plan.verdict.on,
-        shared_teacher=_shared_teacher(ours, reader) or _shared_teacher(theirs, reader) or _once(plan, ours, theirs),
-        differs_in=words.differences(differ, model, other, tuning=tuning),
-        look=look,
-        cost=words.cost(pair[0], pair[1], models),
-        tuned=words.tuned(model, other, tuning, above=above),
-    )
+    parts = (phis(one, metric, seeds, reader) for one in (ours, theirs))
+    nested = ours.family.plan.data.redraw == "seed"
+    return judge(metric, *parts, seeds=seeds, nested=nested, on=plan.verdict.on, **said)
+
+
+def _of_areas(
+    metric: str,
+    models: Mapping[str, ModelResult],
+    pair: tuple[Found, Found],
+    *,
+    seeds: list[int],
+    said: dict[str, Any],
+) -> Verdict:
+    """A number per seed and model, of the seeds of which both have one: no test example has a part in it."""
+    found = [models[one.family.key].metrics.get(metric) for one in pair]
+    there = seeds if all(one is not None for one in found) else []
+    values = [
+        [of.values[one.seeds.index(seed)] for seed in there] if of is not None else []
+        for one, of in zip(pair, found, strict=True)
+    ]
+    better = metrics.declared(area.inner(metric)).better
+    return judge_scalar(metric, better, values[0], values[1], seeds=there, **said)
 
 
 def _differ(plan: Plan, our: Found, their: Found) -> list[str]:

@@ -16,10 +16,11 @@ from typing import Any, Literal, TypeAlias
 from potstill import metrics
 from potstill.errors import DataError, NotYetError, UsageError, did_you_mean, unknown
 from potstill.registry import Registry
+from potstill.study.area import PREFIX, inner, is_area
 from potstill.study.measured import QUANTITIES
 from potstill.study.plan_text import Path, Where
 
-Kind: TypeAlias = Literal["network", "objective", "optimizer", "schedule", "augmentation"]
+Kind: TypeAlias = Literal["network", "objective", "optimizer", "schedule", "augmentation", "inference"]
 SOURCES_NOT_YET = ("cats-dogs",)
 
 
@@ -40,6 +41,11 @@ def _tools(kind: Kind) -> _Tools:
         from potstill import objectives
 
         return _Tools(objectives.REGISTRY, (), objectives.build)
+    if kind == "inference":
+        from potstill import bayes
+        from potstill.study.inference import without_from
+
+        return _Tools(bayes.REGISTRY, (), lambda table: bayes.build(without_from(table)))
     if kind == "augmentation":
         from potstill.data import views
 
@@ -69,7 +75,7 @@ def spec(kind: Kind, value: Any, path: Path, where: Where) -> dict[str, Any]:
     tools = _tools(kind)
     name = value.get("name") if isinstance(value, dict) else value
     if not isinstance(value, str | dict) or not isinstance(name, str):
-        raise where.wrong(path, value, f"the name of an {kind}" if kind[0] in "ao" else f"the name of a {kind}")
+        raise where.wrong(path, value, f"the name of an {kind}" if kind[0] in "aio" else f"the name of a {kind}")
     if name.partition(":")[0] in tools.not_yet:
         raise where.fault(path, f'The {kind} "{name}" is not built yet in this version.', error=NotYetError)
     try:
@@ -78,6 +84,29 @@ def spec(kind: Kind, value: Any, path: Path, where: Where) -> dict[str, Any]:
     except UsageError as error:
         raise where.fault(_blamed(path, value, str(error)), str(error)) from None
     return _table(table)
+
+
+def inference(value: Any, path: Path, where: Where) -> dict[str, Any]:
+    """A name or table of an inference as a checked table; whether `prior.from` is a model shows later."""
+    table = spec("inference", value, path, where)
+    found = (table.get("prior") or {}).get("from")
+    if "from" in (table.get("prior") or {}) and (not isinstance(found, str) or not found):
+        raise where.wrong((*path, "prior", "from"), found, "the name of a model of this plan")
+    return table
+
+
+def full_inference(table: dict[str, Any]) -> dict[str, Any]:
+    """A checked table of an inference with every default written out, those of its prior too."""
+    from dataclasses import asdict
+
+    from potstill import bayes
+    from potstill.study.inference import without_from
+
+    found = full("inference", table)
+    if "prior" not in found:
+        return found
+    believed = asdict(bayes.build(without_from(table)).settings["prior"])  # a preset has defaults of its own
+    return found | {"prior": believed | (found["prior"] or {})}
 
 
 def several(kind: Kind, value: Any, path: Path, where: Where) -> list[dict[str, Any]]:
@@ -119,14 +148,28 @@ def can_use_teacher(objective: dict[str, Any]) -> bool:
     return needs_teacher(objective) or (not required and needs_teacher({"name": objective["name"]}))
 
 
+def area(value: dict[str, Any], path: Path, where: Where) -> str:
+    """`{ area_under = "squared_error" }` as the name that it has everywhere else: area_under_squared_error."""
+    key = PREFIX.removesuffix("_")
+    if set(value) != {key}:
+        raise where.wrong(path, value, f'the name of a metric, or {{ {key} = "NAME" }}')
+    name = f"{PREFIX}{value[key]}"
+    metric(name, (*path, key), where)
+    return name
+
+
 def metric(value: Any, path: Path, where: Where) -> None:
-    """Refuses what is not the name of a metric."""
-    _listed(value, metrics.names(regression=False), path, where)
+    """Refuses what is not the name of a metric, or of an area under the curve of one."""
+    area = isinstance(value, str) and is_area(value)
+    _listed(inner(value) if area else value, metrics.names(regression=False), path, where)
+    if area and metric_needs_teacher(value):
+        raise where.fault(path, f'"{inner(value)}" needs a teacher and cannot be watched during training.')
 
 
 def published(value: Any, path: Path, where: Where) -> None:
     """Refuses what is not the name of something that papers print and we have."""
-    _listed(value, (*metrics.names(regression=False), *QUANTITIES), path, where)
+    known = inner(value) if isinstance(value, str) else value
+    _listed(known, (*metrics.names(regression=False), *QUANTITIES), path, where)
 
 
 def _listed(value: Any, known: Collection[str], path: Path, where: Where) -> None:
@@ -142,8 +185,8 @@ def is_fraction(name: str) -> bool:
 
 
 def metric_needs_teacher(name: str) -> bool:
-    """Whether a metric compares a model with its teacher."""
-    return metrics.declared(name).needs_teacher
+    """Whether a metric compares a model with its teacher; of an area whether that below it does."""
+    return metrics.declared(inner(name)).needs_teacher
 
 
 def watched(key: str, value: Any, path: Path, where: Where) -> None:

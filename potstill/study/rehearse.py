@@ -13,12 +13,13 @@ from typing import Any, final
 import torch
 from torch import LongTensor, Tensor
 
-from potstill import engine, outputs, storage
+from potstill import bayes, engine, outputs, storage
 from potstill.data import ArraySource, Data
 from potstill.errors import Interrupted, PotstillError
 from potstill.networks.model import Model
+from potstill.networks.variational import Variational
 from potstill.outputs import Live, Stored
-from potstill.study import trials
+from potstill.study import inference, trials
 from potstill.study.answers import known_rows, seed_of, stored
 from potstill.study.estimate import Rehearsal, Speed, estimate
 from potstill.study.job import Facts, Job, file_hash
@@ -135,18 +136,19 @@ class _Family:
         fed = [training[key] for key in ("batch_size", "augment", "views", "precision", "channels_last")]
         objective = [one["name"] for one in settings["objective"]]
         built = [settings["network"], settings["sees"], objective, settings["answers"], training["optimizer"]["name"]]
+        built += [settings["inference"]] if settings["inference"] else []
         return storage.canonical([*built, *fed])
 
     def as_fast_as(self, other: Speed) -> Speed:
         """The speed of a model of the same kind, for this one's budget."""
         node = self.tree.nodes[next(iter(self.family.trainings.values()))[0]]
-        rows = len(open_data(data_table(self.family.plan), seed_of(node), self.job.data_folder).train)
+        rows = len(open_data(node.settings["data"]["plan"], seed_of(node), self.job.data_folder).train)
         steps, epochs = _budget(training_of(node), rows)
         return replace(other, steps=steps, epochs=epochs)
 
     def speed(self, seconds: float) -> Speed:
         node = self.tree.nodes[next(iter(self.family.trainings.values()))[0]]
-        data = open_data(data_table(self.family.plan), seed_of(node), self.job.data_folder)
+        data = open_data(node.settings["data"]["plan"], seed_of(node), self.job.data_folder)
         training = training_of(node)
         total, epochs = _budget(training, len(data.train))
         once = replace(training, steps=1, epochs=None) if total else training
@@ -171,6 +173,7 @@ class _Family:
     def _fit(self, node: Node, data: Data, training: Training, watch: _Watch | None) -> Model:
         train = data.train.with_augment(training.augment) if training.augment else data.train
         told = settings_of(node, data, answers=self._teachers(node, data, train)) | {"training": training}
+        told["inference"] = inference.build(node, self._prior(node, data))
         return fit(
             data=data,
             **told,
@@ -179,9 +182,9 @@ class _Family:
         )
 
     def _teachers(self, node: Node, data: Data, train: ArraySource) -> tuple[Answers | None, Answers | None]:
-        told = list(zip(self.family.teachers, node.work["teachers"], strict=True))
-        if not told:
+        if not node.work["teachers"]:
             return None, None
+        told = list(zip(self.family.teachers, node.work["teachers"], strict=True))
         known = known_rows(node, data)
         live = [self._teacher(key) for key, work in told if "models" in work]
         if live:
@@ -200,6 +203,18 @@ class _Family:
         members = self.tree.families[key].settings["members"]
         model = self.speeds[key].model
         return model if members == 1 else Ensemble([model] * members)
+
+    def _prior(self, node: Node, data: Data) -> bayes.Teacher | None:
+        """What the prior is made of: the posterior of the teacher's rehearsal."""
+        if "prior" not in node.work:
+            return None
+        model, few = self.speeds[self.tree.nodes[node.work["prior"]].family].model, _head(data.train, _RECORDED)
+        few = few.seeing(model.spec.sees) if model.spec.sees else few
+        if isinstance(model.network, Variational):
+            posterior = bayes.from_variational(model.network)
+        else:
+            posterior = bayes.laplace(model.network, few, prior_precision=1.0)
+        return bayes.teacher_of(posterior, model.network, few, inference.prior_of(node))
 
     def _record(self, key: str, node: str, data: Data) -> Stored:
         """Really recorded, for a few rows of the first view that the study would record."""

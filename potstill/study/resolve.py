@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict
 
 from potstill.study import names, words
+from potstill.study.area import inner
 from potstill.study.plan_text import value_text
 from potstill.study.tables import TRUTH, Model, Table, Tables
 
@@ -46,6 +47,8 @@ class ModelPlan(_Frozen):
     sees: str | None
     teachers: tuple[str, ...]
     objective: tuple[Table, ...] | None
+    inference: Table | None
+    labelled: int | Literal["all"] | None
     members: int
     generations: int
     known: float | str | None
@@ -85,6 +88,8 @@ def resolve(plan: Tables, name: str) -> ModelPlan:
         objective=None
         if model.objective is None
         else tuple(names.full("objective", o) for o in listed(model.objective)),
+        inference=None if model.inference is None else names.full_inference(model.inference),
+        labelled=model.labelled,
         members=model.members,
         generations=model.generations,
         known=model.known,
@@ -115,7 +120,7 @@ def default_select(plan: Tables) -> str:
     """What picks the weights where the plan says nothing: the verdict's metric; accuracy where that needs a teacher."""
     if plan.data.validation == 0:
         return "last"
-    return "accuracy" if names.metric_needs_teacher(plan.verdict.metric) else plan.verdict.metric
+    return "accuracy" if names.metric_needs_teacher(plan.verdict.metric) else inner(plan.verdict.metric)
 
 
 def _training(plan: Tables, model: Model) -> TrainingPlan:
@@ -198,7 +203,10 @@ def _network(model: Model) -> str | None:
 
 def _rows(plan: Tables, model: ModelPlan) -> str:
     """The training rows that give a model's objective anything to learn from."""
-    labelled = "the labelled ones" if plan.data.labelled is not None else "all"
+    some = plan.data.labelled if model.labelled is None else model.labelled
+    labelled = "all" if some in (None, "all") else "the labelled ones"
+    if model.labelled is not None and labelled != "all":
+        labelled = f"{some} labelled ones"
     objectives = model.objective or ()
     if not model.teachers or not any(map(names.needs_teacher, objectives)):
         return labelled

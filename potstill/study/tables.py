@@ -104,6 +104,10 @@ class Model(_Frozen):
     objective: Table | tuple[Table, ...] | None = Field(
         default=None, description="the name of an objective, a table, or a list of those"
     )
+    inference: Table | None = Field(default=None, description="the name of an inference, or a table with a name")
+    labelled: Positive | Literal["all"] | None = Field(
+        default=None, description='the number of training examples that carry labels for this model, or "all"'
+    )
     members: Positive = Field(default=1, description="a whole number of at least 1")
     generations: Positive = Field(default=1, description="a whole number of at least 1; it counts the first model")
     known: Annotated[float, Field(gt=0, le=1)] | Name | None = Field(
@@ -138,13 +142,14 @@ class Evaluation(_Frozen):
     views: tuple[Natural, ...] = Field(
         default=(0,), min_length=1, description="a list of numbers of views; 0 is the plain example"
     )
+    every: Positive | None = Field(default=None, description="a number of steps of at least 1, or no such key")
     latency: Latency = Field(default_factory=Latency, description="a table with the keys batch and threads")
 
 
 class Verdict(_Frozen):
     """`[verdict]`: which differences are judged, in what metric, and how small is too small to matter."""
 
-    metric: Name = Field(default="accuracy", description="the name of a metric")
+    metric: Name = Field(default="accuracy", description='the name of a metric, or { area_under = "NAME" }')
     baseline: Name | None = Field(default=None, description="the name of a model of this plan")
     margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         default=0.0, description="a number of at least 0, in the metric's unit"
@@ -192,13 +197,3 @@ class Tables(_Frozen):
     evaluation: Evaluation = Field(default_factory=Evaluation, description="a table")
     verdict: Verdict = Field(default_factory=Verdict, description="a table")
     published: Published | None = Field(default=None, description="a table with a source")
-
-
-# Keys of the plan language that this version does not build; with what to do meanwhile.
-NOT_YET: dict[str, dict[str, str]] = {
-    "data": {},
-    "model": {
-        "inference": "Only plain training is built.",
-    },
-    "evaluation": {"every": "Validation is measured at the end of each epoch."},
-}

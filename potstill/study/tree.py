@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from potstill import storage
 from potstill.errors import NetworkError
-from potstill.study import sweep
+from potstill.study import area, inference, sweep
 from potstill.study.plan import Plan
 from potstill.study.tables import TRUTH
 
@@ -85,6 +85,12 @@ def data_table(plan: Plan) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None or key not in _LATER}
 
 
+def own_table(plan: Plan, labelled: int | str | None) -> dict[str, Any]:
+    """The plan's `[data]` as a model has it: with a number of labels of its own, with "all", or as it is (None)."""
+    found = data_table(plan)
+    return found if labelled is None else found | {"labelled": None if labelled == "all" else labelled}
+
+
 def path_safe(text: str) -> str:
     """Text as one name in a path; two texts never share a name.
 
@@ -115,7 +121,7 @@ def _closure(plan: Plan, model: str, seen: dict[str, Any]) -> str:
     if model not in seen:
         own = plan.resolved(model).to_dict()
         parents = [_closure(plan, teacher, seen) for teacher in own["teachers"]]
-        seen[model] = storage.fingerprint(storage.plain([own, data_table(plan), parents]))
+        seen[model] = storage.fingerprint(storage.plain([own, own_table(plan, own["labelled"]), parents]))
     return str(seen[model])
 
 
@@ -207,8 +213,10 @@ class Builder:
         teachers: tuple[str, ...],
     ) -> Node:
         facts = self.data_facts(data_table(plan), seed)
-        told = [self._teacher(plan, self.families[t], seed, settings, facts) for t in teachers]
-        needs = tuple(need for _, _, own in told for need in own)
+        asked = teachers if inference.asks(settings) else ()
+        told = [self._teacher(plan, self.families[t], seed, settings, facts) for t in asked]
+        prior = self._prior(settings, teachers, seed)
+        needs = tuple(dict.fromkeys((*(need for _, _, own in told for need in own), *prior)))
         known = settings["known"]
         decides = {
             "format": FORMAT,
@@ -216,13 +224,25 @@ class Builder:
             "known": self.file_hash(known) if isinstance(known, str) and known != "labelled" else known,
             "weights": self._weights(settings["weights"], facts),
             "seed": {"seed": seed, "member": member, "generation": generation},
-            "data": {"plan": data_table(plan), **facts["fingerprints"]},
+            "data": {"plan": own_table(plan, settings["labelled"]), **facts["fingerprints"]},
             "teacher": [fingerprint for fingerprint, _, _ in told],
             **({"sees": settings["sees"]} if settings["sees"] else {}),
+            **({"inference": settings["inference"]} if settings["inference"] else {}),
+            **({"prior": self.nodes[prior[0]].fingerprint} if prior else {}),
+            **area.watched(plan.evaluation.every, plan.verdict.metric),
         }
         work = {"known": known, "weights": settings["weights"], "teachers": [work for _, work, _ in told]}
+        work |= {"prior": prior[0]} if prior else {}
         depth = 1 + max((self.nodes[need].depth for need in needs), default=-1)
         return Node("train", key, folder, seed, depth, needs, decides, work)
+
+    def _prior(self, settings: Mapping[str, Any], teachers: Sequence[str], seed: int) -> tuple[str, ...]:
+        """The training whose posterior makes the prior, if one does."""
+        found = inference.prior_from(settings["inference"], settings["teachers"])
+        if found is None:
+            return ()
+        family = self.families[teachers[settings["teachers"].index(found)]]
+        return family.trainings.get(seed) or next(iter(family.trainings.values()))
 
     def _weights(self, weights: str | None, facts: Mapping[str, Any]) -> str | None:
         """Hash of the starting weights."""

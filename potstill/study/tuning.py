@@ -10,6 +10,7 @@ from typing import Any
 from potstill import seeding, storage
 from potstill.errors import NotYetError, PlanError, unknown
 from potstill.study import names
+from potstill.study.area import is_area
 from potstill.study.draws import Range, Space, draw, rounded
 from potstill.study.family import ancestors
 from potstill.study.plan_text import Path, Where, parse_key, shown
@@ -78,6 +79,8 @@ def _model(plan: Tables, name: str, where: Where) -> None:
     if model.outputs is not None or resolve(plan, name).used_as_is:
         raise where.fault(path, f'"{name}" is not trained, so it cannot be tuned.')
     metric = plan.verdict.metric
+    if is_area(metric):
+        raise where.fault(("verdict", "metric"), "trials are picked by what a model is in the end; name a metric.")
     if names.metric_needs_teacher(metric) and not model.teacher:
         raise where.fault(path, f'the best "{metric}" wins, which compares a model with its teacher; it has none.')
     if not plan.tune or not plan.tune.search[name]:

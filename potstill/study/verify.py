@@ -112,6 +112,10 @@ def _models(found: _Findings) -> None:
             found.hashed(path.parent / "model.safetensors", described["weights_sha256"])
             if "recipe_sha256" in described:
                 found.hashed(path.parent / "recipe.json", described["recipe_sha256"])
+    for path in _in_models(found, "posterior.json"):
+        described = found.json(path, {"layout": dict, "sha256": str})
+        if described:
+            found.hashed(path.parent / "posterior.safetensors", described["sha256"])
     for path in _in_models(found, "history.jsonl"):
         found.files += 1
         try:

@@ -61,7 +61,23 @@ def learns(settings: Mapping[str, Any]) -> str:
         return "the law by which the data were drawn"
     some = settings.get("known")
     rows = "the labelled ones" if some == "labelled" else None if some is None else known(some)
-    return objective(settings["objective"]) + (f", {ANSWERED}: {rows}" if rows else "")
+    inferred = f", inferred by {_inference(settings['inference'])}" if settings.get("inference") else ""
+    return objective(settings["objective"]) + (f", {ANSWERED}: {rows}" if rows else "") + inferred
+
+
+def _inference(table: Mapping[str, Any]) -> str:
+    """An inference as text, without what is left at its defaults.
+
+    >>> _inference({"name": "variational", "beta": 0.5, "samples": 32, "prior": {"scale": 1.0}})
+    'variational(beta=0.5)'
+    """
+    from potstill.study.names import full_inference
+
+    usual = full_inference({"name": table["name"]})
+    told = {key: value for key, value in table.items() if key == "name" or value != usual.get(key)}
+    before = usual.get("prior") or {}
+    prior = {key: value for key, value in (told.pop("prior", None) or {}).items() if value != before.get(key)}
+    return _call(told | ({"prior": ", ".join(f"{key} {value}" for key, value in prior.items())} if prior else {}))
 
 
 def _call(table: Mapping[str, Any], *, drop_zeros: bool = False) -> str:

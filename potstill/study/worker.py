@@ -18,6 +18,7 @@ from potstill import objectives, outputs, storage
 from potstill.data import Data
 from potstill.errors import Interrupted, StorageError, TrainingError, UsageError
 from potstill.networks.model import Model
+from potstill.study import inference
 from potstill.study.answers import manifests_of, models_as_teacher, teachers
 from potstill.study.opened import data_of, forget
 from potstill.study.tables import TRUTH
@@ -176,6 +177,7 @@ def _task(node: Node, place: Place) -> Task:
     data, training = data_of(node, place.data_folder), training_of(node)
     augmented = data.train.with_augment(training.augment) if training.augment else data.train
     told = settings_of(node, data, answers=teachers(node, place.root, data, augmented))
+    told["inference"] = inference.build(node, inference.teacher(node, place.root, data))
     report = _reporter(place.running(node.folder), node)
     return prepare(data=data, **told, folder=place.root / node.folder, should_stop=place.stopping, progress=report)
 
@@ -192,6 +194,8 @@ def settings_of(node: Node, data: Data, *, answers: tuple[Answers | None, Answer
         "training": training_of(node),
         "weights": node.work["weights"] if law is None else law.weights(),
         "sees": settings.get("sees", ""),
+        "every": settings.get("every"),
+        "watch": settings.get("watch", ()),
         **{name: seed[name] for name in ("seed", "member", "generation")},
     }
 
