@@ -23,14 +23,15 @@ from potstill.report.figures import GLYPH
 from potstill.report.inputs import load
 from potstill.report.names import Cast
 from potstill.study.plan import Plan
-from potstill.study.results import Figures, Results
+from potstill.study.plotted import Figures
+from potstill.study.results import Results
 
 STUDIES = Path(__file__).parent / "studies"
 BEGIN, END = "<!-- begin: generated -->", "<!-- end: generated -->"
 MOST = 300_000  # bytes of kept results
 FREQUENCIES = ".frequencies.json"
 FEW = 4  # classes that large results are still told by
-NO_FILES = ("digits", "privileged", "softmax-linear")  # sources that need no --data
+NO_FILES = ("diabetes", "digits", "privileged", "softmax-linear")  # sources that need no --data
 MACHINE = re.compile(r"(?<![\w.~:/])/\w[^\s\"]*/[^\s\"]+")  # an absolute path
 NEW = """# {title}
 

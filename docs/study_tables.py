@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from potstill.report import conditions, epochs, generations, inherited, related, speed, spread
+from potstill.report import conditions, epochs, errors, generations, inherited, related, speed, spread
 from potstill.report.names import Cast
 from potstill.report.tables import Cell, Table, cells, who
-from potstill.study.results import Figures
+from potstill.study.plotted import Figures
 
 MOST = 40  # rows of a table that a page shows
 FEW = 4  # classes that are told apart
@@ -26,8 +26,14 @@ def parts(cast: Cast, arrays: Figures | None) -> list[tuple[str, list[Table]]]:
             related.table(cast),
         ],
         "Prediction frequencies": [frequencies(cast, arrays) if arrays else None],
+        "Errors": [*errors.tables(cast)],
+        "Intervals": [*errors.coverage(cast)],
         "Test conditions": [*conditions.tables(cast)],
-        "What students have of their teachers": [inherited.students(cast), inherited.classes(cast) if few else None],
+        "What students have of their teachers": [
+            inherited.students(cast),
+            inherited.classes(cast) if few else None,
+            errors.shared(cast),
+        ],
         "Epochs of the best weights": [epochs.table(cast)],
         "Speed": [speed.table(cast)],
     }

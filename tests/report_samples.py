@@ -14,21 +14,22 @@ from potstill.study.measured import (
     Condition,
     ConditionValues,
     Correlation,
+    Coverage,
     Inheritance,
     Inherited,
+    SharedErrors,
     SplitMeasures,
+    TargetMeasures,
+    ValueMeasures,
 )
+from potstill.study.plotted import Curve, Figures, Frequencies, Reliability, TargetErrors, Telling, TellingRow
 from potstill.study.results import (
     Cost,
-    Curve,
     Failure,
-    Figures,
-    Frequencies,
     Latency,
     MetricValues,
     ModelResult,
     Published,
-    Reliability,
     Results,
     Ship,
     TestReads,
@@ -470,6 +471,60 @@ def evaluated() -> Sample:
     return make.results(inheritance=inheritance), figures
 
 
+def regression() -> Sample:
+    """Two targets, a model that answers variances, one that does not, a student; rows that all miss."""
+    make = Maker("How long, and how much?", seeds=3, metric="squared_error", margin=2.0)
+    make.classes = []
+    make.model("teacher", 71.5, 1.2, parameters=9_000)
+    make.model("alone", 90.1, 2.0)
+    make.model("student", 80.2, 2.0, teachers=["teacher"])
+    make.verdict("student", "alone", lower=True, comparisons=2)
+    make.verdict("student", "teacher", lower=True, comparisons=2)
+    targets, errors = ["days of delay", "cost"], {}
+    for key in make.models:
+        told: Any = {"teacher": "answered", "alone": "validation"}.get(key)
+        by_split = {name: _values(make, n, targets, told) for name, n in {"train": 900, "test": 300}.items()}
+        make.models[key] = make.models[key].model_copy(update={"values": by_split})
+        errors[key] = {name: _errors(make, told is not None) for name in targets}
+    told = Correlation(values=[0.7, 0.71, 0.69], mean=0.7, interval=(0.61, 0.79))
+    apart = {"teachers": ["teacher"], "seeds": [0, 1, 2], "examples": 300, "one_teacher": True, "baseline": 0.6}
+    shared = {name: SharedErrors(correlation=told, distance=_three(make, 3.0), **apart) for name in targets}  # type: ignore[arg-type]
+    rows = [
+        TellingRow(row=r, inputs=[-0.5, "Perm", None], label=9.0 * r, predicted=dict.fromkeys(make.models, 4.0 + r))
+        for r in (3, 17, 250)
+    ]
+    telling = [Telling(target=name, inputs=["age", "town", "height"], rows=rows) for name in targets]
+    arrays = {"targets": targets, "errors": errors, "telling": telling, "confusion": {}, "reliability": {}}
+    data = {"targets": targets, "classes": [], "rows": 900, "plan": {"task": "regression"}}
+    return make.results(shared_errors={"student": shared}, data=data), make.figures().model_copy(update=arrays)
+
+
+def _values(make: Maker, n: int, targets: list[str], variance: Any) -> ValueMeasures:
+    levels = (0.5, 0.8, 0.9, 0.95) if variance else ()
+    one = TargetMeasures(
+        bias=_three(make, -0.4),
+        squared_error=_three(make, 80.0),
+        absolute_error=_three(make, 7.0),
+        r2=_three(make, 0.6),
+        coverage=[Coverage(level=x, share=_three(make, x - 0.03), width=_three(make, 30 * x)) for x in levels],
+    )
+    return ValueMeasures(examples=n, labelled=n - 20, variance=variance, targets=dict.fromkeys(targets, one))
+
+
+def _errors(make: Maker, variances: bool) -> TargetErrors:
+    true = make.random.normal(40, 12, 120)
+    levels = [0.05, 0.5, 0.95] if variances else []
+    return TargetErrors(
+        seeds=[0, 1, 2],
+        true=true.tolist(),
+        predicted=(0.7 * true + make.random.normal(12, 5, 120)).tolist(),
+        edges=np.linspace(-30, 30, 12).tolist(),
+        counts=make.random.integers(1, 40, (3, 11)).tolist(),
+        levels=levels,
+        covered=[[max(x - 0.02 * seed, 0.0) for x in levels] for seed in range(3)] if variances else [],
+    )
+
+
 def _three(make: Maker, level: float) -> MetricValues:
     return metric_values(make.random.normal(level, 0.01, 3).tolist())
 
@@ -584,6 +639,7 @@ _MAKERS = (
     zipped,
     generations,
     evaluated,
+    regression,
 )
 SAMPLES = {make.__name__: make for make in (*_MAKERS, many_classes)}
 

@@ -160,6 +160,20 @@ def test_the_spread_of_members_is_a_teachers_variance(data: Any, tmp_path: Path)
     np.testing.assert_allclose(asked.numpy(), wanted, rtol=1e-3, atol=1e-6)
 
 
+def test_the_variance_of_a_gaussian_ensemble_as_teacher(data: Any, gaussian: Any, tmp_path: Path) -> None:
+    """The law of total variance, live and recorded: the mean of the variances and the variance of the means."""
+    members = [gaussian, ps.fit("mlp:4", data, "gaussian", epochs=1, seed=1)]
+    each = [answered(model, data.train) for model in members]
+    means, logs = (np.stack([getattr(one, name)[:5] for one in each]) for name in ("values", "log_variances"))
+    wanted = np.exp(logs.astype(float)).mean(0) + means.astype(float).var(0)
+    stored = [ps.record(model, data.train, tmp_path / str(i)) for i, model in enumerate(members)]
+    for answers in (outputs.Stored.combine(stored), outputs.Live(teachers.Ensemble(members), data.train)):
+        found = answers.lookup(torch.arange(5)).variance()
+        assert found is not None
+        np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-3)
+        np.testing.assert_allclose(answers.lookup(torch.arange(5)).values().numpy(), means.mean(0), rtol=1e-5)
+
+
 def test_answers_of_another_form_are_refused(data: Any) -> None:
     odd = teachers.Function(lambda x: torch.zeros(len(x), 3), kind="gaussian", name="odd")
     with pytest.raises(TeacherError, match="means and log variances but answers 3 numbers"):

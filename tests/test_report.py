@@ -26,7 +26,8 @@ from potstill.errors import RunError, StorageError
 from potstill.report import curves, figures, page, sections, tables, theme, tree
 from potstill.report import format as fmt
 from potstill.report.names import Cast
-from potstill.study.results import Curve, Published
+from potstill.study.plotted import Curve
+from potstill.study.results import Published
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 every_sample = pytest.mark.parametrize("name", sorted(SAMPLES))

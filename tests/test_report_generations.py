@@ -16,7 +16,8 @@ from potstill.report import generations, page, spread, theme
 from potstill.report.names import Cast
 from potstill.report.sections import Ids
 from potstill.study.measured import ClassMeasures, SplitMeasures
-from potstill.study.results import Figures, Frequencies, Results
+from potstill.study.plotted import Figures, Frequencies
+from potstill.study.results import Results
 
 NUMBER = re.compile(r"[\d.]+")
 

@@ -19,7 +19,8 @@ from potstill import metrics, report, storage
 from potstill.errors import DataError
 from potstill.report import spread, theme
 from potstill.study import splits
-from potstill.study.results import Figures, Frequencies, Results
+from potstill.study.plotted import Figures, Frequencies
+from potstill.study.results import Results
 
 SPLITS = ("train", "validation", "test")
 SVG = "{http://www.w3.org/2000/svg}"

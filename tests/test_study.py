@@ -24,7 +24,8 @@ from potstill.errors import DataError, Interrupted, OutputsError, RunError, Stor
 from potstill.evaluation import load_predictions
 from potstill.report import page
 from potstill.study import folder as folders
-from potstill.study.results import Figures, Results
+from potstill.study.plotted import Figures
+from potstill.study.results import Results
 from potstill.study.study import Study
 
 TOY: dict[str, Any] = {

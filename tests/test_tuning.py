@@ -565,8 +565,10 @@ def test_progress_goes_on_from_trials_to_the_report(tmp_path: Path, monkeypatch:
 class _Model:
     """As much of a model as an estimate of bytes asks for."""
 
+    outputs = 10
+
     class spec:
-        outputs, classes, shape = 10, tuple("0123456789"), (1, 8, 8)
+        classes, targets, shape = tuple("0123456789"), (), (1, 8, 8)
 
 
 def test_check_counts_the_trials(tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def predict(
     test: Test = None,
     data: DataFolder = None,
 ) -> None:
-    """Predict classes, with probabilities."""
+    """Predict classes with probabilities, or a regression's values."""
     from potstill.cli import models
 
     models.predict(model, models.Opening(source, split, data, validation=validation, test=test), out)

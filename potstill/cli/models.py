@@ -102,7 +102,7 @@ def _load(folder: Path) -> tuple[Teacher, DataSpec]:
 
 
 def _fits(spec: DataSpec, source: DataSpec, where: str) -> None:
-    for name in ("shape", "classes", "preprocessing"):
+    for name in ("shape", "classes", "targets", "preprocessing"):
         mine, theirs = getattr(spec, name), getattr(source, name)
         if mine != theirs:
             raise NetworkError(f"The model was trained on data with {name} {mine}; {where} has {theirs}.")
@@ -189,7 +189,7 @@ def record(model: Path, opening: Opening, out: Path, *, views: int, augment: Seq
 
 
 def predict(model: Path, opening: Opening, out: Path | None) -> None:
-    """Class and probabilities of every example."""
+    """Class and probabilities of every example; of a regression the values."""
     from potstill import data
     from potstill.data import loose
     from potstill.evaluation import predict as ask
@@ -209,50 +209,78 @@ def predict(model: Path, opening: Opening, out: Path | None) -> None:
         source = data.inputs({**made, **table}, spec, folder=opening.folder)
     found = ask(teacher, source)
     if out is None:
-        typer.echo(_csv(found, spec.classes, source.names), nl=False)
+        typer.echo(_csv(found, spec.names, source.names), nl=False)
         return
-    _write(out, found, spec.classes, source.names)
-    typer.echo(f"{out}: {text.plural(len(found.log_probs), 'example')}", err=True)
+    _write(out, found, spec.names, source.names)
+    typer.echo(f"{out}: {text.plural(len(found.answers), 'example')}", err=True)
 
 
-def _csv(found: Predictions, classes: Sequence[str], names: Sequence[str]) -> str:
-    """One row per example: number, file (of pictures), class, label where there are labels, a probability per class."""
-    import numpy as np
-
-    labelled = bool(found.labelled.any())
-    head = [
-        "row",
-        *(["file"] if names else []),
-        "class",
-        *(["label"] if labelled else []),
-        *(f"p({name})" for name in classes),
-    ]
+def _csv(found: Predictions, named: Sequence[str], names: Sequence[str]) -> str:
+    """One row per example: number, file (of pictures), then what was predicted; `named` are classes or targets."""
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(head)
-    best, probabilities = found.log_probs.argmax(axis=1), np.exp(found.log_probs)
-    for i, row in enumerate(probabilities):
-        label = [classes[found.labels[i]] if found.labelled[i] else ""] if labelled else []
-        writer.writerow([i, *names[i : i + 1], classes[best[i]], *label, *(f"{p:.6g}" for p in row)])
+    head, rows = (_values if found.regression else _probabilities)(found, named)
+    writer.writerow(["row", *(["file"] if names else []), *head])
+    for i, row in enumerate(rows):
+        writer.writerow([i, *names[i : i + 1], *row])
     return lines.getvalue()
 
 
-def _write(out: Path, found: Predictions, classes: Sequence[str], names: Sequence[str]) -> None:
+def _probabilities(found: Predictions, classes: Sequence[str]) -> tuple[list[str], Iterator[list[str]]]:
+    """Class, label where there are labels, a probability per class."""
+    import numpy as np
+
+    labelled = bool(found.labelled.any())
+    head = ["class", *(["label"] if labelled else []), *(f"p({name})" for name in classes)]
+    best, probabilities = found.log_probs.argmax(axis=1), np.exp(found.log_probs)
+
+    def rows() -> Iterator[list[str]]:
+        for i, row in enumerate(probabilities):
+            label = [classes[found.labels[i]] if found.labelled[i] else ""] if labelled else []
+            yield [classes[best[i]], *label, *(f"{p:.6g}" for p in row)]
+
+    return head, rows()
+
+
+def _values(found: Predictions, targets: Sequence[str]) -> tuple[list[str], Iterator[list[str]]]:
+    """A value per target, a standard deviation where the model answers variances, a label where there are labels."""
+    import numpy as np
+
+    labelled, logs = bool(found.labelled.any()), found.log_variances
+    head = [*targets, *(f"sd({name})" for name in targets if logs is not None)]
+    head += [f"label({name})" for name in targets if labelled]
+
+    def rows() -> Iterator[list[str]]:
+        for i, row in enumerate(found.values):
+            told = [*row, *(np.exp(logs[i] / 2) if logs is not None else ())]
+            label = found.labels[i] if found.labelled[i] else [None] * len(targets)
+            yield [*(f"{x:.8g}" for x in told), *("" if x is None else f"{x:.8g}" for x in label if labelled)]
+
+    return head, rows()
+
+
+def _write(out: Path, found: Predictions, named: Sequence[str], names: Sequence[str]) -> None:
     import numpy as np
 
     from potstill import storage
 
     if out.suffix == ".csv":
-        storage.write_text(out, _csv(found, classes, names))
+        storage.write_text(out, _csv(found, named, names))
         return
-    arrays: dict[str, Any] = {
-        "predicted": found.log_probs.argmax(axis=1),
-        "probabilities": np.exp(found.log_probs),
-        "classes": np.array(classes),
-    }
+    arrays: dict[str, Any] = {}
+    if found.regression:
+        arrays |= {"values": found.values, "targets": np.array(named)}
+        if found.log_variances is not None:
+            arrays["sds"] = np.exp(found.log_variances / 2)
+        hidden: float = np.nan
+    else:
+        arrays |= {"predicted": found.log_probs.argmax(axis=1), "probabilities": np.exp(found.log_probs)}
+        arrays["classes"] = np.array(named)
+        hidden = -1
     if names:
         arrays["files"] = np.array(names)
     if found.labelled.any():
-        arrays["labels"] = np.where(found.labelled, found.labels, -1)
+        known = found.labelled[:, None] if found.regression else found.labelled
+        arrays["labels"] = np.where(known, found.labels, hidden)
     with storage.writing(out) as file:
         np.savez(file, allow_pickle=False, **arrays)

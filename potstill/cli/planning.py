@@ -11,7 +11,7 @@ from potstill.cli import text
 from potstill.cli.running import Request
 from potstill.study.plan import Plan
 
-_SHOWN = 10  # names of classes
+_SHOWN = 10  # names of classes or targets
 
 
 def plans(*, as_json: bool) -> None:
@@ -58,9 +58,11 @@ def check(request: Request) -> None:
     ]
     examples = ", ".join(f"{count:,} {name}" for name, count in found.rows.items())
     head = ["model", "network", "parameters", "trainings", "steps at most", "ms/step", "in all"]
-    shape, some = " x ".join(map(str, found.shape)), ", ".join(found.classes[:_SHOWN])
-    classes = f"{len(found.classes)} classes ({some}{', ...' if len(found.classes) > _SHOWN else ''})"
-    typer.echo(f"{found.title}\n{examples} examples of {shape}; {classes}; {text.plural(len(found.seeds), 'seed')}\n")
+    shape, named = " x ".join(map(str, found.shape)), found.targets or found.classes
+    some = ", ".join(named[:_SHOWN]) + (", ..." if len(named) > _SHOWN else "")
+    what = text.plural(len(named), "target") if found.targets else f"{len(named)} classes"
+    seeds = text.plural(len(found.seeds), "seed")
+    typer.echo(f"{found.title}\n{examples} examples of {shape}; {what} ({some}); {seeds}\n")
     typer.echo(text.table(head, rows, right=range(2, 7)))
     typer.echo(
         f"\nThe plan can run: about {text.duration(found.seconds)} with {text.plural(found.workers, 'worker')} "

@@ -136,6 +136,20 @@ def by_recipe(recipe: Mapping[str, Any]) -> Fitted:
     return Fitted((sum(one.width for one in encoders),), make, recipe=recipe)
 
 
+def decoded(recipe: Mapping[str, Any], row: Sequence[float]) -> dict[str, float | str | None]:
+    """One row as `encoded`, back to what the columns hold; None where something was missing or unknown."""
+    found: dict[str, float | str | None] = {}
+    start = 0
+    for one in from_recipe(recipe["columns"]):
+        part = list(row[start : start + one.width])
+        start += one.width
+        if isinstance(one, Category):
+            found[one.name] = one.values[part.index(max(part))] if max(part, default=0) > 0 else None
+        else:
+            found[one.name] = None if one.flagged and part[1] else part[0] * one.std + one.mean
+    return found
+
+
 def layout(told: Tabular) -> dict[str, Any]:
     """What a table of new rows has to be read by."""
     return {

@@ -164,7 +164,7 @@ def _bearing(source: Any, folder: Path | None) -> Any:
 def _bounds(opened: data.Data) -> Floats:
     """Quartiles of the first target over the labelled training examples."""
     labels = opened.train.labels[opened.train.labelled][:, 0].double().numpy()
-    return np.quantile(labels, [0.25, 0.5, 0.75])
+    return np.asarray(np.quantile(labels, [0.25, 0.5, 0.75]), np.float64)
 
 
 def _groups(source: data.ArraySource, bounds: Floats | None) -> NDArray[np.int64]:

@@ -115,7 +115,7 @@ def near(found: Gathered, components: Floats, typical: float) -> tuple[Near, ...
         digests = rows.digests
         neighbours = min(_NEIGHBOURS, len(train))
         gaps, nearest = tree.query(_projected(rows, components), k=neighbours, distance_upper_bound=radius)
-        gaps, nearest = gaps.reshape(len(rows), -1), nearest.reshape(len(rows), -1)
+        gaps, nearest = np.reshape(gaps, (len(rows), -1)), np.reshape(nearest, (len(rows), -1))
         pairs: list[tuple[int, int, float]] = []
         for row in np.flatnonzero(np.isfinite(gaps[:, 0])).tolist():
             if bytes(digests[row]) in known:

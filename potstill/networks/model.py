@@ -65,6 +65,11 @@ class Model:
         return self.spec.recipe
 
     @property
+    def outputs(self) -> int:
+        """Numbers that it answers for an example."""
+        return self.spec.outputs * (2 if self.variances else 1)
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, or of the targets, in the order of the outputs."""
         return self.spec.names

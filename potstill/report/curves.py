@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from potstill.report import format as fmt
 from potstill.report import svg, theme
 from potstill.report.theme import BASELINE, MODEL, QUIET
-from potstill.study.results import Curve, Reliability
+from potstill.study.plotted import Curve, Reliability
 
 PLACES: Final = 160  # points of a line: more than a figure of 340 pixels can show is weight without sight
 Floats = NDArray[np.float64]

@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 from potstill.report.inputs import load
 from potstill.report.page import render
 from potstill.storage import write_text
-from potstill.study.results import Figures, Results
+from potstill.study.plotted import Figures
+from potstill.study.results import Results
 
 INDEX: Final = "index.json"
 PADDING: Final = 8  # units of paper around a figure

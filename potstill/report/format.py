@@ -14,7 +14,10 @@ _WORDS = {
     "agreement": "agreement with the teacher",
     "brier": "Brier score",
     "macro_f1": "macro F1",
+    "negative_log_likelihood": "negative log-likelihood",
+    "r2": "R²",
     "teacher_kl": "KL divergence from the teacher",
+    "teacher_squared_error": "squared distance from the teacher",
     "uncertainty": "degree of uncertainty",
 }
 

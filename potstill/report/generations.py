@@ -19,7 +19,7 @@ from potstill.report.spread import Steps
 from potstill.report.tables import Cell, Table
 from potstill.report.theme import BASELINE, INK, MODEL, QUIET
 from potstill.study.measured import MetricValues
-from potstill.study.results import Figures
+from potstill.study.plotted import Figures
 
 METRICS: Final = ("accuracy", "uncertainty")
 _LOOKS: Final = {"validation": (BASELINE, (0, (5, 2)), "s"), "train": (QUIET, (0, (2, 2)), "^")}

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ValidationError
 
 from potstill.errors import RunError, StorageError
 from potstill.storage import read_json
-from potstill.study.results import FORMAT, Figures, Results
+from potstill.study.plotted import Figures
+from potstill.study.results import FORMAT, Results
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -12,12 +12,14 @@ from potstill.report import (
     conditions,
     costs,
     epochs,
+    errors,
     gain,
     generations,
     html,
     inherited,
     published,
     related,
+    scatter,
     sections,
     speed,
     spread,
@@ -31,7 +33,8 @@ from potstill.report.figures import GLYPH
 from potstill.report.inputs import load
 from potstill.report.names import Cast
 from potstill.storage import write_text
-from potstill.study.results import Figures, Results
+from potstill.study.plotted import Figures
+from potstill.study.results import Results
 
 SHOWN: Final = 12  # pictures of a gallery that are not folded away
 
@@ -102,6 +105,13 @@ def _content(results: Results, arrays: Figures | None) -> dict[str, Any]:
         "curves": sections.learning(cast, arrays, ids) if arrays else [],
         "confusions": sections.confusions(cast, arrays) if arrays else [],
         "calibration": sections.calibration(cast, arrays, ids) if arrays else [],
+        "errors": errors.tables(cast),
+        "errors_elsewhere": errors.others(cast),
+        "points": scatter.pictures(cast, arrays, ids) if arrays else [],
+        "coverage": errors.coverage(cast),
+        "intervals": scatter.intervals(cast, arrays, ids) if arrays else [],
+        "telling": errors.telling(cast, arrays),
+        "shared_errors": errors.shared(cast),
         "splits": spread.splits(cast),
         "classes": spread.classes(cast),
         "related": related.table(cast),

@@ -16,7 +16,8 @@ from potstill.report import format as fmt
 from potstill.report.figures import Pair, Point
 from potstill.report.names import Cast
 from potstill.report.tables import Table
-from potstill.study.results import Curve, Decision, Figures, Verdict
+from potstill.study.plotted import Curve, Figures
+from potstill.study.results import Decision, Verdict
 
 PANELS: Final = 2  # learning curves of a model that are not folded away
 LONGEST: Final = 100  # characters of a figure's name

@@ -20,7 +20,7 @@ from potstill.report.sections import Ids, Picture
 from potstill.report.tables import Cell, Table, cells, who
 from potstill.report.theme import BASELINE, INK, MODEL, QUIET
 from potstill.study.measured import ClassMeasures, MetricValues, SplitMeasures
-from potstill.study.results import Figures, Frequencies
+from potstill.study.plotted import Figures, Frequencies
 
 ORDER: Final = ("train", "validation")  # test sets follow
 MOST_ROWS: Final = 200  # of the table of classes; a longer one is left to the file

@@ -11,7 +11,8 @@ from potstill.report.curves import Line
 from potstill.report.figures import Pair, Point
 from potstill.report.names import Cast
 from potstill.study.measured import MetricValues
-from potstill.study.results import Decision, Reliability, Verdict
+from potstill.study.plotted import Reliability
+from potstill.study.results import Decision, Verdict
 
 MANY_CLASSES: Final = 20  # above this a confusion matrix is a list of its greatest entries
 SAMPLED: Final = 9  # rows of a learning curve's table

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from potstill.errors import NotYetError, unknown
-from potstill.study import area, inference, names, resolve
+from potstill.errors import unknown
+from potstill.study import area, inference, names, resolve, tasks
 from potstill.study.family import cycle, judged
 from potstill.study.plan_text import Path, Where, shown
 from potstill.study.tables import TRUTH, Model, Tables, Training
@@ -34,6 +34,7 @@ def check(plan: Tables, where: Where) -> None:
     _shared(plan, where)
     for name, model in plan.models.items():
         _hidden(plan, name, model, where)
+    tasks.check(plan, where)
     _watching(plan, plan.training, ("training",), where)
     for name, model in plan.models.items():
         _watching(plan, model.training, ("models", name, "training"), where)
@@ -112,9 +113,11 @@ def _outputs(model: Model, path: Path, where: Where) -> None:
     for key in sorted(given):
         raise where.fault((*path, key), "a model that is given by its outputs is not trained and has no such key.")
     if model.kind is None:
-        raise where.fault((*path, "kind"), 'is missing; wanted is what the outputs are: "logits" or "probabilities".')
-    if model.kind == "values":
-        raise where.fault((*path, "kind"), '"values" are not built yet in this version.', error=NotYetError)
+        raise where.fault(
+            (*path, "kind"),
+            'is missing; wanted is what the outputs are: "logits" or "probabilities", of a regression "values" or '
+            '"gaussian".',
+        )
 
 
 def _trained(plan: Tables, model: Model, path: Path, where: Where) -> None:

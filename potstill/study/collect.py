@@ -1,32 +1,27 @@
-"""From the files of a run to results.json and figures.json. Reads stored predictions, never data or models."""
+"""From the files of a run to results.json. Reads stored predictions, never data or models."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from potstill import metrics, storage
 from potstill.data.parts import TEST
-from potstill.evaluation import AGAINST_TEACHER, QUALITY, Predictions, load_predictions, measure
-from potstill.study import area, conditions, epochs, splits, words
+from potstill.evaluation import AGAINST_TEACHER, AGAINST_TEACHER_OF_VALUES, Predictions, load_predictions, measure
+from potstill.study import area, conditions, epochs, splits, values, words
 from potstill.study.evaluate import on_test, split_of
 from potstill.study.plan import Plan
 from potstill.study.results import (
     Cost,
-    Curve,
     Failure,
-    Figures,
-    Frequencies,
     Latency,
     MetricValues,
     ModelResult,
-    Reliability,
     Ship,
 )
 from potstill.study.tree import Family, Node, Tree
@@ -67,6 +62,14 @@ class Found:
     def seeds(self) -> list[int]:
         """Seeds with predictions on the test split."""
         return sorted(self.predictions)
+
+    def judged(self, seed: int, split: str) -> Predictions:
+        """The predictions that metrics are measured on. A regression's model that answers values alone has a variance
+        from its errors on validation data, where there are any."""
+        one, held = self.predictions[seed][split], self.predictions[seed].get("validation")
+        if not one.regression or held is None or not held.labelled.any():
+            return one
+        return one.with_variance_of(held)
 
 
 class Reader:
@@ -116,20 +119,34 @@ class Reader:
         return None
 
     def teacher(self, family: Family, seed: int, split: str) -> Predictions | None:
-        """What a student's teachers predict: the mean over all their members' probabilities, which count alike in
-        training too; None if a teacher has no predictions."""
+        """What a student's teachers predict: the mean over all their members' probabilities, or values, which count
+        alike in training too; None if a teacher has no predictions."""
         told = [self.find(key).predictions.get(seed, {}).get(split) for key in family.teachers]
         if not told or any(one is None for one in told):
             return None
         rows = [one for one in told if one is not None]
         members = np.array([self.tree.families[key].settings["members"] for key in family.teachers], np.float64)
-        weights = np.log(members / members.sum())[:, None, None]
-        mean = np.logaddexp.reduce(np.stack([one.log_probs for one in rows]).astype(np.float64) + weights, axis=0)
+        weights = (members / members.sum())[:, None, None]
+        if rows[0].regression:
+            mean = (np.stack([one.values for one in rows]).astype(np.float64) * weights).sum(axis=0)
+        else:
+            logs = np.stack([one.log_probs for one in rows]).astype(np.float64)
+            mean = np.logaddexp.reduce(logs + np.log(weights), axis=0)
         return Predictions(mean.astype(np.float32), rows[0].labels, rows[0].labelled)
 
+    def baseline(self, student: Found, name: str | None) -> Found | None:
+        """The baseline `name` at the student's point of a sweep; None if that is the student, or its teacher."""
+        for family in self.tree.families.values():
+            same = all(student.family.point.get(key, value) == value for key, value in family.point.items())
+            if family.model == name and family.model != student.family.model and same and not family.brought:
+                return None if family.key in student.family.teachers else self.find(family.key)
+        return None
 
-def model_result(reader: Reader, key: str, plan: Plan, *, workers: int, classes: Sequence[str]) -> ModelResult:
-    """One model's row of results.json."""
+
+def model_result(
+    reader: Reader, key: str, plan: Plan, *, workers: int, classes: Sequence[str], targets: Sequence[str] = ()
+) -> ModelResult:
+    """One model's row of results.json; `classes` are the data's, or `targets` a regression's."""
     found = reader.find(key)
     family, settings = found.family, found.family.settings
     metric = plan.verdict.metric
@@ -151,7 +168,8 @@ def model_result(reader: Reader, key: str, plan: Plan, *, workers: int, classes:
         metrics=_metrics(reader, found, plan.verdict.on) | areas(reader, found, metric),
         validation=validation,
         tests=_tests(reader, found, plan),
-        splits=splits.measures(found, plan.evaluation.splits, classes),
+        splits={} if targets else splits.measures(found, plan.evaluation.splits, classes),
+        values=values.measures(found, plan.evaluation.splits, targets) if targets else {},
         conditions=conditions.conditions(reader, found, plan.evaluation),
         best=epochs.best_epoch(reader.root, found),
         cost=_cost(reader, found, workers),
@@ -161,12 +179,13 @@ def model_result(reader: Reader, key: str, plan: Plan, *, workers: int, classes:
 
 
 def _metrics(reader: Reader, found: Found, split: str) -> dict[str, MetricValues]:
-    names = QUALITY + (AGAINST_TEACHER if found.family.teachers else ())
     rows: dict[str, list[float]] = {}
     for seed in found.seeds:
-        predictions = found.predictions[seed].get(split)
-        if predictions is None or not predictions.labelled.any():
+        if split not in found.predictions[seed] or not found.predictions[seed][split].labelled.any():
             return {}
+        predictions = found.judged(seed, split)
+        against = AGAINST_TEACHER_OF_VALUES if predictions.regression else AGAINST_TEACHER
+        names = predictions.quality + (against if found.family.teachers else ())
         for name, value in measure(predictions, names, reader.teacher(found.family, seed, split)).items():
             rows.setdefault(name, []).append(value)
     once = found.family.settings["shared"]
@@ -218,79 +237,22 @@ def _ship(found: Found, validation: Mapping[str, MetricValues], metric: str) -> 
     if metric not in validation:
         return None
     values = validation[metric].values
-    higher = metrics.get(metric, classes=2).better == "higher"
+    higher = metrics.declared(metric).better == "higher"
     best = max(range(len(values)), key=lambda i: (values[i] if higher else -values[i], -i))
     seed = found.seeds[best]
     return Ship(seed=seed, folder=found.family.units[seed], metric=metric, value=values[best])
-
-
-Histograms: TypeAlias = Mapping[str, Mapping[str, Frequencies]]
-
-
-def frequencies(reader: Reader, names: Sequence[str], classes: Sequence[str]) -> Histograms:
-    """The prediction frequencies of every model on the splits of `names`."""
-    told = {}
-    for key in reader.tree.families:
-        found = {name: splits.frequencies(reader.find(key), name, classes) for name in names}
-        told[key] = {name: one for name, one in found.items() if one is not None}
-    return told
-
-
-def figures(reader: Reader, classes: Sequence[str], histograms: Histograms) -> Figures:
-    """The arrays behind the report's figures."""
-    curves, confusion, reliability = {}, {}, {}
-    for key, family in reader.tree.families.items():
-        found = reader.find(key)
-        if not found.seeds:
-            continue
-        rows = [found.predictions[seed][family.plan.verdict.on] for seed in found.seeds]
-        log_probs = np.concatenate([row.log_probs[row.labelled] for row in rows])
-        labels = np.concatenate([row.labels[row.labelled] for row in rows])
-        confusion[key] = metrics.confusion(log_probs, labels, log_probs.shape[1]).tolist()
-        bins = metrics.reliability(log_probs, labels)
-        reliability[key] = Reliability(
-            low=list(bins.low), count=list(bins.count), confidence=list(bins.confidence), accuracy=list(bins.accuracy)
-        )
-        curve = _curve(reader.root, family, found.seeds)
-        if curve:
-            curves[key] = curve
-    return Figures(
-        classes=list(classes),
-        curves=curves,
-        confusion=confusion,
-        reliability=reliability,
-        frequencies={
-            key: {name: splits.drawn(one) for name, one in by_split.items()} for key, by_split in histograms.items()
-        },
-    )
-
-
-def _curve(root: Path, family: Family, seeds: Sequence[int]) -> Curve | None:
-    """Learning curves; of an ensemble its first member's."""
-    histories = []
-    for seed in seeds:
-        path = root / family.trainings[seed][0] / "history.jsonl"
-        histories.append([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
-    if not all(histories):
-        return None
-    names = [n for n in histories[0][0] if n.startswith(("train_objective", "validation_"))]
-    return Curve(
-        seeds=list(seeds),
-        steps=[[row["step"] for row in rows] for rows in histories],
-        series={name: [[row[name] for row in rows] for rows in histories] for name in names},
-    )
 
 
 def phis(found: Found, metric: metrics.Metric, seeds: Sequence[int], reader: Reader) -> list[NDArray[np.float64]]:
     """The metric's parts (n, d) on the test set of the verdicts, one array per seed."""
     rows, on = [], found.family.plan.verdict.on
     for seed in seeds:
-        predictions = found.predictions[seed][on]
+        predictions = found.judged(seed, on)
         second: Any = predictions.labels
         if metric.needs_teacher:
             teacher = reader.teacher(found.family, seed, on)
             if teacher is None:
                 return []
-            second = teacher.log_probs
-        rows.append(metric.phi(predictions.log_probs, second))
+            second = teacher.answers
+        rows.append(metric.phi(predictions.answers, second))
     return rows

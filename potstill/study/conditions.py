@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from potstill.study.collect import Found, Reader
 
 NAMES: Final = ("accuracy", "cross_entropy")
+OF_VALUES: Final = ("squared_error", "absolute_error")  # of a regression
 SOFT: Final = "soft_cross_entropy"  # against the teacher's probabilities, not its thresholded answer
 USUAL: Final = [("true", 0)]  # what every study measures
 
@@ -46,10 +47,12 @@ def conditions(reader: Reader, found: Found, evaluation: Evaluation) -> list[Con
 
 
 class _Answers(NamedTuple):
-    """What is right: (n,) labels, -1 where there is none; a teacher's also as (n, K) probabilities."""
+    """What is right: labels (n,), of a regression (n, D), where they are known (n,); a teacher's also as (n, K)
+    probabilities."""
 
-    labels: NDArray[np.int64]
-    soft: NDArray[np.float64] | None
+    labels: NDArray[Any]
+    known: NDArray[np.bool_]
+    soft: NDArray[np.float64] | None = None
 
 
 def _told(reader: Reader, found: Found, seed: int, *, teacher: bool) -> _Answers | None:
@@ -57,11 +60,14 @@ def _told(reader: Reader, found: Found, seed: int, *, teacher: bool) -> _Answers
     on = found.family.plan.verdict.on
     plain = found.predictions[seed][on]
     if not teacher:
-        return _Answers(np.where(plain.labelled, plain.labels, -1), None)
+        return _Answers(plain.labels, plain.labelled)
     told = reader.teacher(found.family, seed, on) if found.family.teachers else None
     if told is None:
         return None
-    return _Answers(np.asarray(told.log_probs.argmax(axis=1), np.int64), np.exp(told.log_probs.astype(np.float64)))
+    every = np.ones(len(told.labels), bool)
+    if told.regression:
+        return _Answers(told.values, every)
+    return _Answers(told.log_probs.argmax(axis=1), every, np.exp(told.log_probs.astype(np.float64)))
 
 
 def soft_cross_entropy(log_probs: NDArray[Any], soft: NDArray[np.float64]) -> float:
@@ -77,19 +83,20 @@ def _condition(
     found: Found, labels: str, views: int, *, names: Sequence[str], answers: Sequence[_Answers]
 ) -> Condition:
     rows = []
-    for seed, (label, soft) in zip(found.seeds, answers, strict=True):
+    wanted = OF_VALUES if answers[0].labels.ndim == 2 else NAMES
+    for seed, (label, known, soft) in zip(found.seeds, answers, strict=True):
         for name in names:
-            one = Predictions(found.predictions[seed][name].log_probs, np.maximum(label, 0), label >= 0)
-            rows.append(list(measure(one, NAMES).values()))
+            one = Predictions(found.predictions[seed][name].answers, label, known)
+            rows.append(list(measure(one, wanted).values()))
             if soft is not None:
                 rows[-1].append(soft_cross_entropy(one.log_probs, soft))
-    asked = NAMES if labels == "true" else (*NAMES, SOFT)
+    asked = wanted if answers[0].soft is None else (*wanted, SOFT)
     table = np.array(rows).reshape(len(found.seeds), len(names), len(asked))
     once = found.family.settings["shared"]
     return Condition.model_validate({
         "labels": labels,
         "views": views,
-        "examples": int((answers[0].labels >= 0).sum()),
+        "examples": int(answers[0].known.sum()),
         "metrics": {
             metric: _values(table[..., at], metric, plain=not views, once=once) for at, metric in enumerate(asked)
         },
@@ -99,7 +106,7 @@ def _condition(
 def _values(table: NDArray[np.float64], metric: str, *, plain: bool, once: bool) -> ConditionValues:
     """From (seeds, views) values of a metric."""
     means = table.mean(axis=1)
-    higher = metric in metrics.names() and metrics.get(metric, classes=2).better == "higher"
+    higher = metric in metrics.names() and metrics.declared(metric).better == "higher"
     best = table.max(axis=1) if higher else table.min(axis=1)
     several = table.shape[1] > 1
     return ConditionValues(

@@ -1,7 +1,8 @@
-"""Rank correlation and correlation of errors, with the jackknife's pseudo-values that an interval needs."""
+"""Rank correlation, correlations of errors, with the jackknife's pseudo-values that an interval needs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +42,20 @@ def errors(a: NDArray[Any], b: NDArray[Any]) -> Jackknife:
     one, other = np.asarray(a, np.float64), np.asarray(b, np.float64)
     value = _phi(one.sum(), other.sum(), one @ other, n)
     return _jackknife(value, _phi(one.sum() - one, other.sum() - other, one @ other - one * other, n - 1))
+
+
+def linear(a: NDArray[Any], b: NDArray[Any]) -> Jackknife:
+    """Pearson's correlation of (n,) and (n,) numbers."""
+    n, x, y = len(a), np.asarray(a, np.float64) - np.mean(a), np.asarray(b, np.float64) - np.mean(b)
+    sums = [(one.sum(), one) for one in (x, y, x * x, y * y, x * y)]
+    return _jackknife(
+        _moments([whole for whole, _ in sums], n), _moments([whole - each for whole, each in sums], n - 1)
+    )
+
+
+def linear_value(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """The correlation alone."""
+    return linear(a, b).value
 
 
 def interval(found: list[Jackknife], *, nested: bool = False) -> tuple[float, float] | None:
@@ -127,6 +142,15 @@ def _phi(a: Any, b: Any, both: Any, n: int) -> Floats:
     spread = np.asarray(a * (n - a) * b * (n - b), np.float64)
     found = np.divide(n * both - a * b, np.sqrt(spread), out=np.full_like(spread, np.nan), where=spread > 0)
     return np.asarray(found, np.float64)
+
+
+def _moments(sums: Sequence[Any], n: int) -> Floats:
+    """From sums of x, y, xx, yy and xy over n pairs; NaN where all numbers of one side are equal."""
+    x, y, xx, yy, xy = sums
+    first, second = np.asarray(xx - x * x / n), np.asarray(yy - y * y / n)
+    varied = (first > 1e-12 * xx) & (second > 1e-12 * yy)
+    spread = np.sqrt(np.where(varied, first * second, 1.0))
+    return np.asarray(np.where(varied, (xy - x * y / n) / spread, np.nan), np.float64)
 
 
 def _jackknife(value: Floats, without: Floats) -> Jackknife:

@@ -42,8 +42,8 @@ class Rehearsed:
 class Rehearsal:
     """What a study would take: wall `seconds` with `workers` processes, `bytes` on a disk that has `free_bytes`.
 
-    `rows` per split; `shape` of an example and names of the `classes` as the models see them; `notes`: what was left
-    out of the data.
+    `rows` per split; `shape` of an example and names of the `classes` as the models see them, of a regression the
+    `targets`; `notes`: what was left out of the data.
     """
 
     title: str
@@ -58,6 +58,7 @@ class Rehearsal:
     bytes: int
     free_bytes: int
     notes: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ def estimate(job: Job, stages: Sequence[Stage], rows: Mapping[str, int]) -> Rehe
         rows=rows,
         shape=tuple(spec.shape) if spec else (),
         classes=tuple(spec.classes) if spec else (),
+        targets=tuple(spec.targets) if spec else (),
         models=(*parts[0][0], *(row for part in parts[1:] for row in _together(part[0], job.plan.trials()))),
         nodes=sum(len(stage[0].nodes) for stage in stages),
         workers=job.workers,
@@ -180,7 +182,7 @@ def _bytes(tree: Tree, speeds: Mapping[str, Speed], rows: Mapping[str, int], wor
     total = 0
     for node in tree.nodes.values():
         family, speed = tree.families[node.family], speeds[node.family]
-        width = 4 * speed.model.spec.outputs
+        width = 4 * speed.model.outputs
         if node.kind == "train":
             total += speed.bytes + _NODE_BYTES
         else:
@@ -188,7 +190,9 @@ def _bytes(tree: Tree, speeds: Mapping[str, Speed], rows: Mapping[str, int], wor
             total += asked * family.settings["members"] * width + _NODE_BYTES
     for key, speed in speeds.items():
         units = len(set(tree.families[key].units.values()))
-        total += units * _predicted(tree.families[key], rows) * (4 * len(speed.model.spec.classes) + 9)
+        spec = speed.model.spec
+        row = 9 + 4 * len(spec.classes) if spec.classes else 1 + 4 * (speed.model.outputs + len(spec.targets))
+        total += units * _predicted(tree.families[key], rows) * row
     return total + workers * 5 * max((speed.bytes for speed in speeds.values()), default=0)
 
 

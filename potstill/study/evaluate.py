@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from potstill import storage
-from potstill.data import ArraySource, Data
+from potstill.data import ArraySource, Data, columns
 from potstill.data.parts import TEST
 from potstill.errors import StorageError, UsageError
-from potstill.evaluation import predict
+from potstill.evaluation import Predictions, predict
 from potstill.study.answers import models_as_teacher
+from potstill.study.drawn import FEW_INPUTS, worst_rows
 from potstill.study.opened import open_data, part_fingerprint
 from potstill.study.plan import Plan
 from potstill.study.tree import FORMAT, Family
@@ -84,21 +85,51 @@ def evaluate_unit(
     try:
         data = open_data(table, seed, place.data_folder, tuple(dict.fromkeys(("train", *map(split_of, names)))))
         model, folder = models_as_teacher(place.root, folders), place.root / unit
-        hashes = {}
+        hashes: dict[str, str] = {}
+        told: dict[str, Any] = {}
         for name in names:
             part, view = data.split(split_of(name)), 0
             if part is None:
                 continue
             if name != split_of(name):
                 part, view = part.with_augment(list(augment)), int(name.rpartition("-")[2])
-            hashes[name] = predict(model, part, view=view).save(folder / "predictions" / f"{name}.safetensors")
-        _write(folder, evaluated_models(place.root, folders), names, hashes, data)
+            found = predict(model, part, view=view)
+            hashes[name] = found.save(folder / "predictions" / f"{name}.safetensors")
+            if on_test(name) and not view:
+                told |= {name: kept} if (kept := _telling(found, part)) else {}
+        _write(folder, evaluated_models(place.root, folders), names, hashes, data, telling=told)
         return Outcome(unit, "done", seconds=time.monotonic() - began)
     except (UsageError, StorageError) as error:
         return Outcome(unit, "refused", f"{type(error).__name__}: {error}")
 
 
-def _write(folder: Path, models: list[str], names: Sequence[str], hashes: Mapping[str, str], data: Data) -> None:
+def _telling(found: Predictions, part: ArraySource) -> dict[str, Any]:
+    """The inputs of a regression's worst rows, as they are in the data, where an example has few; else empty."""
+    if not found.regression or len(part.spec.shape) != 1:
+        return {}
+    told = {row: _inputs(part, row) for row in worst_rows(found.labels, found.values, found.labelled)}
+    names = list(next(iter(told.values()), {}))
+    if not 0 < len(names) <= FEW_INPUTS:
+        return {}
+    return {"names": names, "rows": {str(row): list(inputs.values()) for row, inputs in told.items()}}
+
+
+def _inputs(part: ArraySource, row: int) -> dict[str, float | str | None]:
+    raw, recipe = part.raw[int(part.rows[row])].tolist(), part.spec.recipe
+    if recipe.get("kind") == "table":
+        return columns.decoded(recipe, raw)
+    return {f"x{at}": x for at, x in enumerate(raw, 1)}
+
+
+def _write(
+    folder: Path,
+    models: list[str],
+    names: Sequence[str],
+    hashes: Mapping[str, str],
+    data: Data,
+    *,
+    telling: Mapping[str, Any],
+) -> None:
     """`evaluation.json`: what was asked and made, now and before from the same weights."""
     path = folder / "evaluation.json"
     before: dict[str, Any] = storage.read_json(path) if path.is_file() else {"models": None}
@@ -112,7 +143,8 @@ def _write(folder: Path, models: list[str], names: Sequence[str], hashes: Mappin
             "sha256": {**before["sha256"], **hashes},
             "models": models,
             "test": _prints(data.tests) or before.get("test"),
-        },
+        }
+        | ({"telling": kept} if (kept := before.get("telling", {}) | telling) else {}),
     )
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from potstill.data.parts import TEST
 from potstill.errors import NotYetError, PlanError, did_you_mean, unknown
-from potstill.study import inference, names, tables
+from potstill.study import inference, names, tables, tasks
 from potstill.study.plan_text import Path, Where, shown
 from potstill.study.tables import TRUTH
 
@@ -45,14 +45,16 @@ def expand(raw: Mapping[str, Any], where: Where) -> dict[str, Any]:
     plan["training"] = _training(plan.get("training", {}), ("training",), where, defaults=True)
     if "source" in plan.get("data", {}):
         plan["data"]["source"] = names.source(plan["data"]["source"], ("data", "source"), where)
-    models = plan.get("models", {})
+    models, regression = plan.get("models", {}), tasks.is_regression(plan)
+    if regression and isinstance(plan.setdefault("verdict", {}), dict):
+        plan["verdict"] = {"metric": tasks.metric(regression=True)} | plan["verdict"]
     if any(_taught_by_truth(model) for model in models.values()):
         plan["models"] = {TRUTH: {"weights": TRUTH, "training": {"epochs": 0}}, **models}
     if isinstance(plan.get("verdict", {}).get("metric"), dict):
         plan["verdict"]["metric"] = names.area(plan["verdict"]["metric"], ("verdict", "metric"), where)
     inputs = names.inputs(plan.get("data", {}).get("inputs"), ("data", "inputs"), where)
     for name, model in plan.get("models", {}).items():
-        plan["models"][name] = _model(model, ("models", name), where)
+        plan["models"][name] = _model(model, ("models", name), where, regression=regression)
         if inputs and "outputs" not in model:
             plan["models"][name].setdefault("sees", inputs[0])
     return plan
@@ -190,8 +192,6 @@ def _refuse_not_yet(plan: Mapping[str, Any], where: Where) -> None:
     for table in declared.values() if isinstance(declared, dict) else ():
         if isinstance(table, dict) and table.get("as") in ("hashing", "tfidf", "tokens", "embedding"):
             refuse(("data", "inputs"), "Built are arrays, pictures and columns of tables.")
-    if data.get("task") == "regression":
-        refuse(("data", "task"), "Built are multiclass and binary.", "regression")
     _evaluation_words(evaluation, data.get("test"), where)
 
 
@@ -222,7 +222,7 @@ def _training(table: dict[str, Any], path: Path, where: Where, *, defaults: bool
     return table
 
 
-def _model(model: dict[str, Any], path: Path, where: Where) -> dict[str, Any]:
+def _model(model: dict[str, Any], path: Path, where: Where, *, regression: bool) -> dict[str, Any]:
     model = dict(model)
     if isinstance(model.get("teacher"), str):
         model["teacher"] = [model["teacher"]]
@@ -230,7 +230,7 @@ def _model(model: dict[str, Any], path: Path, where: Where) -> dict[str, Any]:
         model["inference"] = names.inference(model["inference"], (*path, "inference"), where)
     if "outputs" not in model:
         told = model.get("teacher") and inference.prior_from(model.get("inference"), model["teacher"]) is None
-        model.setdefault("objective", "hinton" if told else "hard_labels")
+        model.setdefault("objective", tasks.objective(regression=regression, taught=bool(told)))
     if "network" in model:
         model["network"] = names.spec("network", model["network"], (*path, "network"), where)
     if "objective" in model:

@@ -28,6 +28,7 @@ PLAN = "plan.toml"
 READS = "test_reads.jsonl"
 FREQUENCIES = "prediction_frequencies.csv"
 UNCERTAINTY = "uncertainty.csv"
+ERRORS = "errors.csv"
 _HASH = re.compile(r"[0-9a-f]{64}")
 _MADE = ("models", "outputs", "tune")
 
@@ -69,7 +70,7 @@ def _forget(root: Path, plan: Plan) -> None:
     """Delete what runs made in a folder, but not the arrays that this plan reads, nor the test reads."""
     for name in _MADE:
         shutil.rmtree(root / name, ignore_errors=True)
-    for name in (PLAN, "results.json", "figures.json", "report.html", FREQUENCIES, UNCERTAINTY):
+    for name in (PLAN, "results.json", "figures.json", "report.html", FREQUENCIES, UNCERTAINTY, ERRORS):
         (root / name).unlink(missing_ok=True)
     named = storage.canonical(data_table(plan))
     for saved in (root / "data").glob("arrays-*.npz"):

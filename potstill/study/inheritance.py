@@ -46,7 +46,7 @@ def inherited(reader: Reader, baseline: str | None, classes: Sequence[str]) -> d
         found = reader.find(key)
         pairs = _pairs(reader, found, found)
         if pairs:
-            other = _baseline(reader, found, baseline)
+            other = reader.baseline(found, baseline)
             never_met = _pairs(reader, found, other) if other is not None else []
             told[key] = _student(reader, found, pairs, classes=classes, never_met=never_met)
     return told
@@ -65,15 +65,6 @@ def _pairs(reader: Reader, student: Found, other: Found) -> list[_Pair]:
         if seed in other.predictions:
             pairs.append(_Pair(_numbers(told), _numbers(other.predictions[seed][on]), told.labels))
     return pairs
-
-
-def _baseline(reader: Reader, student: Found, name: str | None) -> Found | None:
-    """The baseline at the student's point of a sweep; None if that is the student itself, or its teacher."""
-    for family in reader.tree.families.values():
-        same = all(student.family.point.get(key, value) == value for key, value in family.point.items())
-        if family.model == name and family.model != student.family.model and same and not family.brought:
-            return None if family.key in student.family.teachers else reader.find(family.key)
-    return None
 
 
 def _student(

@@ -78,13 +78,13 @@ def _verdict(
         "cost": words.cost(pair[0], pair[1], models),
         "tuned": words.tuned(model, other, tuning, above=above),
     }
-    if area.is_area(plan.verdict.metric):
-        return _of_areas(plan.verdict.metric, models, (ours, theirs), seeds=seeds, said=said)
-    classes = len(next(iter(ours.predictions.values()))[plan.verdict.on].log_probs[0]) if seeds else 2
-    metric = metrics.get(plan.verdict.metric, classes=classes)
+    name, on = plan.verdict.metric, plan.verdict.on
+    if area.is_area(name):
+        return _of_areas(name, models, (ours, theirs), seeds=seeds, said=said)
+    metric = ours.predictions[seeds[0]][on].metric(name) if seeds else metrics.declared(name)
     parts = (phis(one, metric, seeds, reader) for one in (ours, theirs))
     nested = ours.family.plan.data.redraw == "seed"
-    return judge(metric, *parts, seeds=seeds, nested=nested, on=plan.verdict.on, **said)
+    return judge(metric, *parts, seeds=seeds, nested=nested, on=on, **said)
 
 
 def _of_areas(

@@ -60,6 +60,37 @@ class SplitMeasures(_Frozen):
     classes: dict[str, ClassMeasures] = {}
 
 
+class Coverage(_Frozen):
+    """How often labels lie in a model's central normal intervals of the nominal `level`; mean `width` in own units."""
+
+    level: float
+    share: MetricValues
+    width: MetricValues
+
+
+class TargetMeasures(_Frozen):
+    """A regression's model on one target, in the target's own units. `bias` is the mean of value minus label."""
+
+    bias: MetricValues
+    squared_error: MetricValues
+    absolute_error: MetricValues
+    r2: MetricValues
+    coverage: list[Coverage] = []
+
+
+class ValueMeasures(_Frozen):
+    """A regression's model on the labelled examples of one split, by target.
+
+    `variance`: whether intervals come of variances that the model answers, or of its errors on validation data, one
+    variance for each target; None where there are none.
+    """
+
+    examples: int
+    labelled: int
+    variance: Literal["answered", "validation"] | None
+    targets: dict[str, TargetMeasures]
+
+
 class ConditionValues(_Frozen):
     """One metric in one condition: a value per seed of `ModelResult.seeds`, on views the mean over them.
 
@@ -99,6 +130,23 @@ class Correlation(_Frozen):
     values: list[float | None]
     mean: float | None
     interval: tuple[float, float] | None
+
+
+class SharedErrors(_Frozen):
+    """What a student's residuals on a target have of its teachers', who count as one, on test examples.
+
+    `correlation` is Pearson's; `baseline` that of the baseline and the same teachers, who never met: what examples that
+    are far from all models give without any teaching. `distance` is the mean absolute difference of student and
+    teachers, in the target's own units.
+    """
+
+    teachers: list[str]
+    seeds: list[int]
+    examples: int
+    one_teacher: bool
+    correlation: Correlation
+    baseline: float | None = None
+    distance: MetricValues
 
 
 class Inherited(_Frozen):

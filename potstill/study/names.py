@@ -158,10 +158,21 @@ def area(value: dict[str, Any], path: Path, where: Where) -> str:
     return name
 
 
+def learns(objective: dict[str, Any]) -> str:
+    """What a checked objective wants the student to answer."""
+    return str(_tools("objective").build(objective).learns)
+
+
+def answers_variances(objective: dict[str, Any] | tuple[dict[str, Any], ...] | None) -> bool:
+    """Whether a model with these checked objectives answers log variances too."""
+    given = objective if isinstance(objective, tuple) else (objective,)
+    return any(table is not None and learns(table) == "gaussian" for table in given)
+
+
 def metric(value: Any, path: Path, where: Where) -> None:
     """Refuses what is not the name of a metric, or of an area under the curve of one."""
     area = isinstance(value, str) and is_area(value)
-    _listed(inner(value) if area else value, metrics.names(regression=False), path, where)
+    _listed(inner(value) if area else value, metrics.names(), path, where)
     if area and metric_needs_teacher(value):
         raise where.fault(path, f'"{inner(value)}" needs a teacher and cannot be watched during training.')
 
@@ -169,7 +180,7 @@ def metric(value: Any, path: Path, where: Where) -> None:
 def published(value: Any, path: Path, where: Where) -> None:
     """Refuses what is not the name of something that papers print and we have."""
     known = inner(value) if isinstance(value, str) else value
-    _listed(known, (*metrics.names(regression=False), *QUANTITIES), path, where)
+    _listed(known, (*metrics.names(), *QUANTITIES), path, where)
 
 
 def _listed(value: Any, known: Collection[str], path: Path, where: Where) -> None:
@@ -192,9 +203,8 @@ def metric_needs_teacher(name: str) -> bool:
 def watched(key: str, value: Any, path: Path, where: Where) -> None:
     """Refuses what `monitor` or `select` cannot watch."""
     extra = ("objective", "train_objective") if key == "monitor" else ("last",)
-    names = metrics.names(regression=False)
-    known = [*extra, *(name for name in names if not metric_needs_teacher(name))]
-    if value in names and value not in known:
+    known = [*extra, *(name for name in metrics.names() if not metric_needs_teacher(name))]
+    if value in metrics.names() and value not in known:
         raise where.fault(path, f'"{value}" needs a teacher and cannot be watched during training.')
     _listed(value, known, path, where)
 

@@ -28,7 +28,8 @@ def forget(began: int) -> None:
 @lru_cache(maxsize=4)
 def _open(text: str, seed: int, folder: str | None, splits: tuple[str, ...]) -> Data:
     table = json.loads(text)
-    return data_module.open(table.pop("source"), **table, seed=seed, folder=folder, splits=splits)
+    given = {key: value for key, value in table.items() if not (key == "scale_targets" and value is None)}
+    return data_module.open(given.pop("source"), **given, seed=seed, folder=folder, splits=splits)
 
 
 def open_data(
@@ -60,6 +61,7 @@ def data_facts(table: Mapping[str, Any], seed: int, folder: str | None) -> dict[
         **({"inputs": {name: one.spec.shape for name, one in several.items()}} if several else {}),
         "outputs": spec.outputs,
         "classes": spec.classes,
+        **({"targets": spec.targets} if spec.targets else {}),
         "notes": data.notes,
         **({} if data.truth is None else {"truth": {"network": data.truth.network(), "law": data.truth.fingerprint()}}),
     }

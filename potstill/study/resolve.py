@@ -6,8 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
-from potstill.study import names, words
-from potstill.study.area import inner
+from potstill.study import names, tasks, words
 from potstill.study.plan_text import value_text
 from potstill.study.tables import TRUTH, Model, Table, Tables
 
@@ -54,7 +53,7 @@ class ModelPlan(_Frozen):
     known: float | str | None
     weights: str | None
     outputs: str | None
-    kind: Literal["logits", "probabilities", "values"] | None
+    kind: Literal["logits", "probabilities", "values", "gaussian"] | None
     shared: bool
     answers: Literal["stored", "live"] | None
     training: TrainingPlan | None
@@ -116,15 +115,8 @@ def merged(plan: Tables, model: Model) -> dict[str, Any]:
     return whole | own
 
 
-def default_select(plan: Tables) -> str:
-    """What picks the weights where the plan says nothing: the verdict's metric; accuracy where that needs a teacher."""
-    if plan.data.validation == 0:
-        return "last"
-    return "accuracy" if names.metric_needs_teacher(plan.verdict.metric) else inner(plan.verdict.metric)
-
-
 def _training(plan: Tables, model: Model) -> TrainingPlan:
-    given = {"epochs": None, "steps": None, "select": default_select(plan)} | merged(plan, model)
+    given = {"epochs": None, "steps": None, "select": tasks.select(plan, model)} | merged(plan, model)
     full = {
         "optimizer": names.full("optimizer", given["optimizer"]),
         "schedule": names.full("schedule", given["schedule"]),

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from potstill.study.measured import BestEpoch, Condition, Inheritance, SplitMeasures
+from potstill.study.measured import BestEpoch, Condition, Inheritance, SharedErrors, SplitMeasures, ValueMeasures
 from potstill.study.measured import MetricValues as MetricValues
 
 FORMAT = 1
@@ -89,7 +89,8 @@ class ModelResult(_Frozen):
     metrics: dict[str, MetricValues] = {}
     validation: dict[str, MetricValues] = {}
     tests: dict[str, dict[str, MetricValues]] = {}
-    splits: dict[str, SplitMeasures] = {}
+    splits: dict[str, SplitMeasures] = Field(default={}, description="of classes, by split")
+    values: dict[str, ValueMeasures] = Field(default={}, description="of a regression, by split")
     conditions: list[Condition] = []
     best: BestEpoch | None = None
     cost: Cost | None = None
@@ -210,7 +211,10 @@ class Results(_Frozen):
     models: dict[str, ModelResult]
     verdicts: list[Verdict]
     tuning: Tuning | None = None
-    inheritance: dict[str, Inheritance] = Field(default={}, description="by student")
+    inheritance: dict[str, Inheritance] = Field(default={}, description="of classes, by student")
+    shared_errors: dict[str, dict[str, SharedErrors]] = Field(
+        default={}, description="of a regression, by student and target"
+    )
     published: list[Published] = []
     test_reads: TestReads
     plan: dict[str, Any]
@@ -218,45 +222,3 @@ class Results(_Frozen):
     environment: dict[str, Any]
     seconds: float = Field(description="wall time of the runs so far")
     workers: int
-
-
-class Curve(_Frozen):
-    """Learning curves of one model: per series one list per seed (seeds stop early: lists differ in length)."""
-
-    seeds: list[int]
-    steps: list[list[int]]
-    series: dict[str, list[list[float]]]
-
-
-class Reliability(_Frozen):
-    """Calibration in equal bins of confidence, summed over seeds; a bin's mean is None where it is empty."""
-
-    low: list[float]
-    count: list[int]
-    confidence: list[float | None]
-    accuracy: list[float | None]
-
-
-class Frequencies(_Frozen):
-    """How many examples of a split a model gives which probability, in bins of 0.05 (the last one holds 1 too).
-
-    Of two classes it is the probability of the second, of more that of the predicted class. `counts` and each of
-    `classes` (true classes, where there are at most four) hold one list per training: a model that all seeds share
-    has one.
-    """
-
-    seeds: list[int]
-    low: list[float]
-    counts: list[list[int]]
-    classes: dict[str, list[list[int]]] = {}
-
-
-class Figures(_Frozen):
-    """figures.json: the arrays behind the report's figures. Keys are those of `Results.models`."""
-
-    format: int = FORMAT
-    classes: list[str]
-    curves: dict[str, Curve] = {}
-    confusion: dict[str, list[list[int]]] = {}
-    reliability: dict[str, Reliability] = {}
-    frequencies: dict[str, dict[str, Frequencies]] = Field(default={}, description="model -> split -> histogram")

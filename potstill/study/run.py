@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from potstill import engine, storage
 from potstill.errors import RunError
-from potstill.study import collect, folder, splits, trials, words
+from potstill.study import arrays, collect, folder, splits, trials, values, words
 from potstill.study.inheritance import inherited
 from potstill.study.job import Facts, Job, evaluate_all, file_hash, train_all
 from potstill.study.judging import verdicts
@@ -64,9 +64,12 @@ def write_results(job: Job, tree: Tree, facts: Facts, seconds: float, *, tuned: 
     plan, reader, reads = job.plan, collect.Reader(job.root, tree), folder.test_reads(job.root, job.plan)
     known = facts(data_table(plan), plan.seed_list[0])
     models = {
-        key: collect.model_result(reader, key, plan, workers=job.workers, classes=known["classes"])
+        key: collect.model_result(
+            reader, key, plan, workers=job.workers, classes=known["classes"], targets=known.get("targets", ())
+        )
         for key in tree.families
     }
+    targets = known.get("targets", ())
     before = job.root / "results.json"
     earlier = storage.read_json(before).get("seconds", 0.0) if before.is_file() else 0.0
     environment = folder.environment(job.workers, engine.Engine.pick().describe())
@@ -83,7 +86,8 @@ def write_results(job: Job, tree: Tree, facts: Facts, seconds: float, *, tuned: 
         models=models,
         verdicts=verdicts(plan, reader, models, look=reads.looks, tuning=tuned.tuning),
         tuning=tuned.tuning,
-        inheritance=inherited(reader, plan.baseline, known["classes"]),
+        inheritance={} if targets else inherited(reader, plan.baseline, known["classes"]),
+        shared_errors=values.shared(reader, plan.baseline, targets) if targets else {},
         published=[Published(source=p.source, metrics=p.metrics) for p in [plan.published] if p is not None],
         test_reads=reads,
         plan=tuned.written.to_dict(),
@@ -93,8 +97,8 @@ def write_results(job: Job, tree: Tree, facts: Facts, seconds: float, *, tuned: 
         workers=job.workers,
     )
     storage.write_json(job.root / "environment.json", environment)
-    histograms = collect.frequencies(reader, plan.evaluation.splits, known["classes"])
-    drawn = collect.figures(reader, known["classes"], histograms)
+    histograms = {} if targets else arrays.frequencies(reader, plan.evaluation.splits, known["classes"])
+    drawn = arrays.figures(reader, known["classes"], histograms, targets)
     storage.write_json(job.root / "figures.json", drawn.model_dump(mode="json"))
     _write_tables(job, reader, models, histograms)
     storage.write_json(before, results.model_dump(mode="json"))
@@ -102,9 +106,14 @@ def write_results(job: Job, tree: Tree, facts: Facts, seconds: float, *, tuned: 
 
 
 def _write_tables(
-    job: Job, reader: collect.Reader, models: Mapping[str, ModelResult], histograms: collect.Histograms
+    job: Job, reader: collect.Reader, models: Mapping[str, ModelResult], histograms: arrays.Histograms
 ) -> None:
-    """What a spreadsheet reads: prediction frequencies, and uncertainty and accuracy, of every model on every split."""
+    """What a spreadsheet reads: prediction frequencies, and uncertainty and accuracy, of every model on every split; of
+    a regression the errors on every target."""
+    if any(model.values for model in models.values()):
+        errors = {key: (splits.trainings(reader.find(key)), model.values) for key, model in models.items()}
+        storage.write_text(job.root / folder.ERRORS, values.table(errors))
+        return
     told = {key: (splits.trainings(reader.find(key)), model.splits) for key, model in models.items()}
     storage.write_text(job.root / folder.FREQUENCIES, splits.frequency_table(histograms))
     storage.write_text(job.root / folder.UNCERTAINTY, splits.uncertainty_table(told))

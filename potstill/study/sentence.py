@@ -189,8 +189,8 @@ def _amount(x: float, metric: str) -> str:
 
 
 def _title(metric: str) -> str:
-    words = metric.replace("cross_entropy", "cross-entropy").split("_")
-    return " ".join({"f1": "F1", "kl": "KL"}.get(word, word) for word in words)
+    words = metric.replace("cross_entropy", "cross-entropy").replace("log_likelihood", "log-likelihood").split("_")
+    return " ".join({"f1": "F1", "kl": "KL", "r2": "R²"}.get(word, word) for word in words)
 
 
 def _count(number: int, noun: str) -> str:

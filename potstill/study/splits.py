@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from potstill import metrics
 from potstill.evaluation import Predictions
 from potstill.study.measured import ClassMeasures, MetricValues, SplitMeasures
-from potstill.study.results import Frequencies
+from potstill.study.plotted import Frequencies
 
 if TYPE_CHECKING:
     from potstill.study.collect import Found

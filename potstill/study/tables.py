@@ -42,7 +42,10 @@ class Data(_Frozen):
     """`[data]`: the examples, and which of them carry labels."""
 
     source: Table = Field(description="a built-in name, a file, a folder, or a table with a name")
-    task: Literal["multiclass", "binary"] = Field(default="multiclass", description='"multiclass" or "binary"')
+    task: Literal["multiclass", "binary", "regression"] = Field(
+        default="multiclass", description='"multiclass", "binary" or "regression"'
+    )
+    scale_targets: bool | None = Field(default=None, description="true or false")
     validation: Natural | Part | None = Field(
         default=None, description="a fraction of the training examples between 0 and 1, or a number of examples"
     )
@@ -117,8 +120,8 @@ class Model(_Frozen):
         default=None, description='the folder of a model, a safetensors file, hub:NAME, or "truth"'
     )
     outputs: Name | None = Field(default=None, description="a file or folder that holds a teacher's answers")
-    kind: Literal["logits", "probabilities", "values"] | None = Field(
-        default=None, description='"logits", "probabilities" or "values"'
+    kind: Literal["logits", "probabilities", "values", "gaussian"] | None = Field(
+        default=None, description='"logits", "probabilities", or of a regression "values" or "gaussian"'
     )
     shared: bool = Field(default=False, description="true or false")
     answers: Literal["stored", "live"] | None = Field(default=None, description='"stored" or "live"')

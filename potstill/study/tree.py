@@ -20,7 +20,7 @@ from potstill.study.tables import TRUTH
 
 FORMAT = 1
 DataFacts = Callable[[Mapping[str, Any], int], Mapping[str, Any]]
-_LATER = ("inputs", "redraw", "target")  # of [data]; without them the nodes of older runs are what they were
+_LATER = ("inputs", "redraw", "scale_targets", "target")  # of [data]; where absent, nodes are those of older runs
 FileHash = Callable[[str], str]
 
 

@@ -118,7 +118,7 @@ def _tuned(plan: Plan, winners: Mapping[str, int], found: Mapping[str, TunedMode
     tuning = Tuning(
         method="grid" if table is None else table.method,
         metric=plan.verdict.metric,
-        better=metrics.get(plan.verdict.metric, classes=2).better,
+        better=metrics.declared(plan.verdict.metric).better,
         seeds=plan.tune_seeds,
         models={name: found[name] for name in plan.trials()},
         plan=stage.to_dict(),
@@ -142,7 +142,7 @@ def _pick(job: Job, reader: Reader, model: str, *, trials: Trials) -> TunedModel
         _trial(plan, reader, number, key=key, settings=settings[number - 1].settings)
         for number, key in trials.of(model).items()
     ]
-    sign = 1.0 if metrics.get(plan.verdict.metric, classes=2).better == "higher" else -1.0
+    sign = 1.0 if metrics.declared(plan.verdict.metric).better == "higher" else -1.0
     good = [(sign * row.mean, -row.number) for row in rows if row.state == "done" and row.mean is not None]
     if not good:
         raise TrainingError(
@@ -182,7 +182,7 @@ def _values(reader: Reader, found: Found, metric: str) -> list[float]:
     """The metric on validation data, one value per training: a model that is shared by all seeds has one."""
     first = {unit: seed for seed, unit in reversed(list(found.family.units.items()))}
     seeds = [seed for seed in found.seeds if first[found.family.units[seed]] == seed]
-    rows = [found.predictions[seed]["validation"] for seed in seeds]
+    rows = [found.judged(seed, "validation") for seed in seeds]
     told = [reader.teacher(found.family, seed, "validation") if found.family.teachers else None for seed in seeds]
     return [measure(row, (metric,), above)[metric] for row, above in zip(rows, told, strict=True)]
 

@@ -15,7 +15,8 @@ from potstill.errors import OutputsError, PlanError, RunError, StorageError
 from potstill.outputs.manifest import JOURNAL, MANIFEST, read_manifest
 from potstill.study.folder import PLAN
 from potstill.study.plan import Plan
-from potstill.study.results import Figures, Results
+from potstill.study.plotted import Figures
+from potstill.study.results import Results
 
 
 @dataclass(frozen=True, slots=True)

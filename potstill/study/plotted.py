@@ -1,0 +1,94 @@
+"""figures.json: what the report's figures draw.
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from potstill.study.results import FORMAT
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Curve(_Frozen):
+    """Learning curves of one model: per series one list per seed (seeds stop early: lists differ in length)."""
+
+    seeds: list[int]
+    steps: list[list[int]]
+    series: dict[str, list[list[float]]]
+
+
+class Reliability(_Frozen):
+    """Calibration in equal bins of confidence, summed over seeds; a bin's mean is None where it is empty."""
+
+    low: list[float]
+    count: list[int]
+    confidence: list[float | None]
+    accuracy: list[float | None]
+
+
+class Frequencies(_Frozen):
+    """How many examples of a split a model gives which probability, in bins of 0.05 (the last one holds 1 too).
+
+    Of two classes it is the probability of the second, of more that of the predicted class. `counts` and each of
+    `classes` (true classes, where there are at most four) hold one list per training: a model that all seeds share
+    has one.
+    """
+
+    seeds: list[int]
+    low: list[float]
+    counts: list[list[int]]
+    classes: dict[str, list[list[int]]] = {}
+
+
+class TargetErrors(_Frozen):
+    """A regression's model on one target, test examples.
+
+    `true` and `predicted` are some examples of the first training. `counts` are residuals (label minus value) in the
+    bins between `edges`, `covered` shares of labels in intervals of the nominal `levels`: one list per training. What
+    lies beyond the bins counts in the outermost. Without variances there are no levels.
+    """
+
+    seeds: list[int]
+    true: list[float]
+    predicted: list[float]
+    edges: list[float]
+    counts: list[list[int]]
+    levels: list[float] = []
+    covered: list[list[float]] = []
+
+
+class TellingRow(_Frozen):
+    """A test example (its row, from 0): its inputs, where they are few, its label, and what each model predicts, the
+    mean over seeds."""
+
+    row: int
+    inputs: list[float | str | None] = []
+    label: float
+    predicted: dict[str, float]
+
+
+class Telling(_Frozen):
+    """The test examples of which all models together miss a target by most; `inputs` are the names of theirs."""
+
+    target: str
+    inputs: list[str] = []
+    rows: list[TellingRow]
+
+
+class Figures(_Frozen):
+    """figures.json: the arrays behind the report's figures. Keys are those of `Results.models`."""
+
+    format: int = FORMAT
+    classes: list[str]
+    curves: dict[str, Curve] = {}
+    confusion: dict[str, list[list[int]]] = {}
+    reliability: dict[str, Reliability] = {}
+    frequencies: dict[str, dict[str, Frequencies]] = Field(default={}, description="model -> split -> histogram")
+    targets: list[str] = []
+    errors: dict[str, dict[str, TargetErrors]] = Field(default={}, description="model -> target -> errors")
+    telling: list[Telling] = []
