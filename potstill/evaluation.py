@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from potstill import engine, metrics, networks, storage
 from potstill.errors import DataError, TeacherError
 from potstill.losses import class_logits
 from potstill.networks.model import Model
-from potstill.types import Kind, Source, Teacher
+from potstill.types import DataSpec, Kind, Source, Teacher
 
 QUALITY = ("accuracy", "error_rate", "cross_entropy", "macro_f1", "calibration_error", "brier", "uncertainty")
 AGAINST_TEACHER = ("agreement", "teacher_kl")
@@ -230,8 +231,16 @@ class Cost:
 
 def cost(models: Sequence[Model]) -> Cost:
     """What one prediction costs: the sum over an ensemble's members."""
-    rows = [networks.cost(model.network, model.spec.shape) for model in models]
+    rows = [networks.cost(model.network, model.spec.shape, vocabulary=model.spec.vocabulary) for model in models]
     return Cost(*(sum(row[i] for row in rows) for i in range(3)))
+
+
+def _drawn(spec: DataSpec, batch: int) -> Tensor:
+    """Some examples: uniform numbers, or texts of the full length."""
+    generator = torch.Generator().manual_seed(0)
+    if spec.vocabulary:
+        return torch.randint(1, spec.vocabulary, (batch, *spec.shape), generator=generator)
+    return torch.rand(batch, *spec.shape, generator=generator)
 
 
 def call_times(
@@ -243,7 +252,7 @@ def call_times(
     With the threads of this process, and in plain torch's precision of float32 products, as the models run where they
     are shipped: the engine's own setting makes large products twice as fast and small ones twice as slow.
     """
-    inputs = torch.rand(batch, *models[0].spec.shape, generator=torch.Generator().manual_seed(0))
+    inputs = _drawn(models[0].spec, batch)
     times: list[float] = []
     with torch.inference_mode(), engine.products("highest"):
         modules = [model.network.cpu().eval() for model in models]

@@ -43,7 +43,8 @@ class DataSpec:
 
     `shape` is one example without the batch axis: (F,) for rows, (C, H, W) for pictures. In a regression there are no
     classes; `targets` names the D >= 1 targets, and `scaling` is None where networks answer in the targets' own units.
-    `sees`: the name of the input, empty where the data have one without a name. `recipe` (JSON): how it is made from
+    `sees`: the name of the input, empty where the data have one without a name. `vocabulary`: examples are word ids
+    from 0, which pads, to vocabulary - 1; 0 where they are numbers. `recipe` (JSON): how it is made from
     raw material; empty where the raw numbers are stored as they are.
     """
 
@@ -54,6 +55,7 @@ class DataSpec:
     targets: tuple[str, ...] = ()
     scaling: TargetScaling | None = None
     sees: str = ""
+    vocabulary: int = 0
     recipe: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property

@@ -461,7 +461,8 @@ def test_bad_files_are_refused_by_name(cache, tmp_path) -> None:
 def test_options_of_a_source(tmp_path) -> None:
     drawn = ["privileged", "softmax-linear"]
     tables = ["adult", "concrete", "naval-propulsion-plant", "power-plant", "sarcos", "wine-quality-red", "yacht"]
-    assert data.names() == sorted(["cats-dogs-64", "diabetes", "digits", "fashion-mnist", "mnist", *drawn, *tables])
+    others = ["cats-dogs-64", "diabetes", "digits", "fashion-mnist", "mnist", "tweets"]
+    assert data.names() == sorted([*others, *drawn, *tables])
     assert data.options("digits") == data.options("mnist") == ()
     assert data.options("file.npz") == ("classes", "target_names")
     pictures = ("size", "interpolation", "crop", "corrupt", "duplicates")

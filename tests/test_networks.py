@@ -14,7 +14,7 @@ from network_samples import SMALL
 from torch import Tensor, nn
 
 from potstill import networks
-from potstill.errors import NetworkError, NotYetError, PotstillError
+from potstill.errors import NetworkError, PotstillError
 from potstill.networks import blocks
 from potstill.registry import Spec
 
@@ -459,7 +459,13 @@ REFUSED: dict[str, tuple[Any, Shape, int, type[PotstillError], str]] = {
     "typo": ("mpl", (4,), 2, NetworkError, 'Did you mean "mlp"'),
     "unknown key": ({"name": "mlp", "hiden": [4]}, (4,), 2, NetworkError, 'Did you mean "hidden"'),
     "no name": ({"hidden": [4]}, (4,), 2, NetworkError, 'needs a key "name"'),
-    "not yet, shorthand": ("bilstm:128", (4,), 2, NotYetError, "not built yet"),
+    "of words, on numbers": (
+        "bilstm:128",
+        (4,),
+        2,
+        NetworkError,
+        "bilstm takes word ids, and these examples are num",
+    ),
     "no hidden layer": ({"name": "mlp", "hidden": []}, (4,), 2, NetworkError, "at least 1"),
     "layer of nothing": ("mlp:10-0", (4,), 2, NetworkError, r"\[10, 0\]"),
     "words": ("mlp:ten", (4,), 2, NetworkError, "whole numbers"),
@@ -541,5 +547,5 @@ def test_smallest_pictures_that_fit() -> None:
 
 
 def test_what_is_not_built_is_not_registered() -> None:
-    assert not set(networks.NOT_YET) & set(networks.names())
+    assert not set(networks.ON_WORDS) & set(networks.names())
     assert networks.names() == sorted(networks.names())

@@ -309,10 +309,7 @@ metric = "cross_entropy"
 on = "random"
 compare = [["student", "alone"], ["student", "teacher"]]
 """,
-        [
-            "data.inputs",
-            "models.teacher.network",
-        ],
+        [],
     ),
     "synthetic": (
         """

@@ -80,6 +80,7 @@ READ: list[tuple[str, str, dict[str, Any], dict[str, list[str]]]] = [
     ("a.csv", "\ufeffx|y\n1|2\n", {}, {"x": ["1"], "y": ["2"]}),
     ("a.csv", "x;y\n1,5;2\n", {"separator": ";"}, {"x": ["1,5"], "y": ["2"]}),
     ("a.csv", "words\nyes\nno\n", {}, {"words": ["yes", "no"]}),
+    ("a.csv", 'words\nyes it is\n"no, never"\n', {}, {"words": ["yes it is", "no, never"]}),
     ("a.csv", "x,\n1,2\n", {"header": True}, {"x": ["1"], "column2": ["2"]}),
 ]
 

@@ -71,6 +71,11 @@ def one(network: str, shape: str | None, outputs: int | None, *, deep: bool, lat
 
     spec = _spec(network)
     name = networks.REGISTRY.expand(spec)["name"]
+    if name in networks.ON_WORDS:
+        raise NetworkError(
+            f"{name} is a network of word ids, whose size depends on the vocabulary of the data: potstill check PLAN "
+            "tells it."
+        )
     examples, answers = _asked(name, shape, outputs)
     with torch.device("meta"):  # shapes without numbers: no memory, and no time for large ones
         module = networks.build(spec, examples, answers)

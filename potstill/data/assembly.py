@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, final
 
@@ -30,7 +30,12 @@ class Inputs:
         self._fitted = {name: maker.fit(part, rows) for name, maker in makers.items()}
         self.specs = {
             name: replace(
-                spec, shape=one.shape, preprocessing=one.preprocessing, sees=name, recipe=storage.plain(one.recipe)
+                spec,
+                shape=one.shape,
+                preprocessing=one.preprocessing,
+                sees=name,
+                recipe=storage.plain(one.recipe),
+                vocabulary=one.vocabulary,
             )
             for name, one in self._fitted.items()
         }
@@ -68,7 +73,13 @@ class Inputs:
             large=first.large,
             several=several if len(several) > 1 else {},
             form=self._form(part),
+            texts=self._texts(part),
         )
+
+    def _texts(self, part: Part) -> Sequence[str]:
+        """Of the first text column that an input is made from."""
+        columns = [spec.recipe["column"] for spec in self.specs.values() if "column" in spec.recipe]
+        return part.table.table.texts(columns[0]) if columns and part.table is not None else ()
 
     def _make(self, part: Part) -> dict[str, Made]:
         return {name: one.make(part) for name, one in self._fitted.items()}

@@ -13,12 +13,13 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from potstill import storage
 from potstill.data.parts import Part, joint_digests, row_digests
@@ -47,32 +48,71 @@ def cached(recipe: dict[str, Any], where: str, decode: Callable[[], Part]) -> Pa
     return _load(folder, where) or part
 
 
+def arrays(recipe: dict[str, Any], make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Arrays by name that `make` makes, from the cache where they are there; `recipe` (JSON) decides them."""
+    folder = storage.cache_folder() / "data" / storage.fingerprint(["arrays", FORMAT, recipe])[:32]
+    found = _checked(folder)
+    if found is not None:
+        return found
+    arrays = make()
+    try:
+        _write(folder, arrays, {"names": storage.fingerprint(sorted(arrays))})
+    except StorageError:
+        return arrays
+    return _checked(folder) or arrays
+
+
+def _checked(folder: Path) -> dict[str, NDArray[Any]] | None:
+    """The arrays of an entry that has all that were written."""
+    found = _read(folder)
+    if found is None or found[1].get("names") != storage.fingerprint(sorted(found[0])):
+        return None
+    return found[0]
+
+
 def _store(folder: Path, part: Part) -> None:
-    files = {}
     names = list(part.named)
     arrays = {name: getattr(part, name) for name in _ARRAYS}
     arrays |= {f"inputs-{number}": part.named[name] for number, name in enumerate(names) if number}
+    _write(folder, arrays, {"named": names} if names else {})
+
+
+def _load(folder: Path, where: str) -> Part | None:
+    found = _read(folder)
+    if found is None:
+        return None
+    arrays, meta = found
+    names = meta.get("named", [])
+    try:
+        inputs = [arrays["inputs"], *(arrays[f"inputs-{number}"] for number in range(1, len(names)))]
+        labels, digests = (np.array(arrays[name]) for name in ("labels", "digests"))
+    except (KeyError, TypeError):
+        return None
+    return Part(inputs[0], labels, where, digests, named=dict(zip(names, inputs, strict=False)))
+
+
+def _write(folder: Path, arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> None:
+    files = {}
     for name, array in arrays.items():
         path = folder / f"{name}.npy"
         with storage.writing(path) as file:
             np.lib.format.write_array(file, array, allow_pickle=False)
         files[name] = storage.sha256_file(path)
-    storage.write_json(folder / "meta.json", {"format": FORMAT, "sha256": files} | ({"named": names} if names else {}))
+    storage.write_json(folder / "meta.json", {"format": FORMAT, "sha256": files, **meta})
 
 
-def _load(folder: Path, where: str) -> Part | None:
+def _read(folder: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
+    """The arrays of an entry, mapped, and what its meta.json says; None where it is absent or damaged."""
     try:
         meta = storage.read_json(folder / "meta.json")
-        files, names = meta["sha256"], meta.get("named", [])
-        stems = ["inputs", *(f"inputs-{number}" for number in range(1, len(names)))]
-        if any(storage.sha256_file(folder / f"{name}.npy") != files[name] for name in {*_ARRAYS, *stems}):
+        files = meta["sha256"]
+        if any(storage.sha256_file(folder / f"{name}.npy") != files[name] for name in files):
             return None
         # Mode "c" (private copy on write) gives torch a writable array without a way to change the file.
-        inputs = [np.load(folder / f"{stem}.npy", mmap_mode="c", allow_pickle=False) for stem in stems]
-        labels, digests = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("labels", "digests"))
-        return Part(inputs[0], labels, where, digests, named=dict(zip(names, inputs, strict=False)))
+        read = {name: np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in files}
+        return read, meta
     except (StorageError, OSError, ValueError, KeyError, TypeError):
-        return None  # absent or damaged: the caller makes it
+        return None
 
 
 def made(folder: Path, fill: Callable[[Path], None], *, whole: Callable[[Path], bool]) -> None:

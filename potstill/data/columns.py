@@ -104,7 +104,7 @@ class Columns:
 
     def fit(self, part: Part, rows: NDArray[np.int64]) -> Fitted:
         """What encodes, from the training rows (m,) of a part."""
-        told = _table_of(part)
+        told = table_of(part)
         chosen = told.table.take(rows)
         made = [_encoder(chosen, name, told.options) for name in self.names(told)]
         encoders = [one for one in made if one is not None]
@@ -131,7 +131,7 @@ def by_recipe(recipe: Mapping[str, Any]) -> Fitted:
     encoders, missing = from_recipe(recipe["columns"]), tuple(recipe["missing"])
 
     def make(part: Part) -> Made:
-        return Made(torch.from_numpy(encoded(_table_of(part).table, encoders, Options(missing=missing))))
+        return Made(torch.from_numpy(encoded(table_of(part).table, encoders, Options(missing=missing))))
 
     return Fitted((sum(one.width for one in encoders),), make, recipe=recipe)
 
@@ -160,7 +160,8 @@ def layout(told: Tabular) -> dict[str, Any]:
     }
 
 
-def _table_of(part: Part) -> Tabular:
+def table_of(part: Part) -> Tabular:
+    """The table of a part; `DataError` where it has none."""
     if part.table is None:
         raise DataError(f"{part.where}: found no table, which this input is made from.")
     return part.table

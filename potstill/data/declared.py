@@ -6,11 +6,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from potstill.data import columns
+from potstill.data import columns, text
 from potstill.data.columns import Columns
 from potstill.data.fitted import Fitted, Maker, Ready
 from potstill.data.parts import Contents, Target
 from potstill.data.plain import Plain
+from potstill.data.sentences import Embedding, embedded
+from potstill.data.text import Hashing, Tokens, Weighted
 from potstill.errors import DataError, did_you_mean, unknown
 from potstill.registry import Registry
 from potstill.types import DataSpec
@@ -32,9 +34,54 @@ def table(*, columns: tuple[str, ...] = ()) -> Maker:
     return Columns(columns)
 
 
-KINDS: Final[dict[str, Callable[..., Maker]]] = {"array": array, "table": table}
+def hashing(*, column: str, width: int = 4096, ngrams: int = 1, mask: bool = False) -> Maker:
+    """Words of a text column, and up to `ngrams` of them in a row, counted in `width` columns by a hash.
+
+    Rows are scaled to length 1. Nothing is learnt from training rows. `mask`: every mention is "@user".
+    """
+    return Hashing(column, width, ngrams, mask)
+
+
+def tfidf(*, column: str, features: int = 20_000, least: int = 2, ngrams: int = 1, mask: bool = False) -> Maker:
+    """Words of a text column, weighted by how rare they are: at most `features` that `least` training rows hold.
+
+    Rows are scaled to length 1; other words count nothing. `ngrams` and `mask` as for hashing.
+    """
+    return Weighted(column, features, least, ngrams, mask)
+
+
+def tokens(*, column: str, words: int = 20_000, least: int = 2, length: int = 64, mask: bool = False) -> Maker:
+    """Word ids of a text column for a network with an embedding: 0 pads, 1 is an unknown word.
+
+    The vocabulary: at most `words` of those that `least` training rows hold, the most frequent ones. Texts are cut
+    after `length` words. `mask` as for hashing.
+    """
+    return Tokens(column, words, least, length, mask)
+
+
+def embedding(*, column: str, model: str, length: int = 128, mask: bool = False) -> Maker:
+    """A text column as a frozen transformer sees it: the mean of its last hidden states (extra `hub`).
+
+    `model`: a folder in the layout of transformers, or a name on the Hugging Face hub. Texts are cut after `length`
+    tokens. `mask` as for hashing.
+    """
+    return Embedding(column, model, length, mask)
+
+
+KINDS: Final[dict[str, Callable[..., Maker]]] = {
+    "array": array,
+    "embedding": embedding,
+    "hashing": hashing,
+    "table": table,
+    "tfidf": tfidf,
+    "tokens": tokens,
+}
 registry: Final = Registry("kind of input", KINDS, DataError)
-BY_RECIPE: Final[dict[str, Callable[[Mapping[str, Any]], Fitted]]] = {"table": columns.by_recipe}
+BY_RECIPE: Final[dict[str, Callable[[Mapping[str, Any]], Fitted]]] = {
+    "table": columns.by_recipe,
+    "embedding": embedded,
+    **text.BY_RECIPE,
+}
 _USUAL: Final = ("array", "table")  # what may be left out: the source tells it
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from potstill.data.parts import Part
+from potstill.data.sparse import Sparse
 from potstill.types import Preprocessing
 
 
@@ -18,7 +19,7 @@ from potstill.types import Preprocessing
 class Made:
     """An input of one part: `raw` (n, *shape), and the pictures (n, C, H, W) that small ones were made from."""
 
-    raw: Tensor
+    raw: Tensor | Sparse
     large: Tensor | None = None
 
 
@@ -27,7 +28,7 @@ class Fitted:
     """How an input is made: `shape` of one example, `make` for every row of a part, and what a model keeps of it.
 
     `recipe` (JSON): how it is made from raw material, which travels with a model; empty where that is what is stored.
-    `notes`: sentences for the user.
+    `notes`: sentences for the user. `vocabulary`: of word ids, how many there are.
     """
 
     shape: tuple[int, ...]
@@ -35,6 +36,7 @@ class Fitted:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    vocabulary: int = 0
 
 
 class Maker(Protocol):

@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from potstill.data import arrays, checks, columns, idx, named, photos, pixels, unpack
+from potstill.data import arrays, checks, columns, declared, idx, named, photos, pixels, unpack
+from potstill.data.parts import Part
 from potstill.data.shrink import all_shrunk
 from potstill.data.source import ArraySource
-from potstill.data.table import Format, Options, Table, read
+from potstill.data.sparse import Sparse
+from potstill.data.table import Format, Options, Table, Tabular, read
 from potstill.errors import DataError, unknown
 from potstill.types import DataSpec, Preprocessing
 
@@ -29,7 +31,7 @@ def inputs(source: Any, spec: DataSpec, *, folder: str | Path | None = None) -> 
     names are the source's `names`. Of several inputs it is the one that the model sees; in a file, the array of its
     name. What is made from raw material (`spec.recipe`) may be given as that. `DataError` where shape or type differ.
     """
-    if spec.recipe.get("kind") == "table":
+    if "targets" in spec.recipe:
         return _rows(_table(source, spec, folder), spec)
     array, where, names = _read(source, spec, folder)
     stored = checks.inputs(array, where)
@@ -69,10 +71,11 @@ def _table(source: Any, spec: DataSpec, folder: str | Path | None) -> Table:
 
 
 def _rows(table: Table, spec: DataSpec) -> ArraySource:
-    """Encoded as the training rows were; a row has a label where its target is there and known."""
+    """Made as the training rows were; a row has a label where its target is there and known."""
     told = spec.recipe
-    options = Options(missing=tuple(told["missing"]))
-    made = _source(torch.from_numpy(columns.encoded(table, columns.from_recipe(told["columns"]), options)), spec, ())
+    options, empty = Options(missing=tuple(told["missing"])), np.zeros((len(table), 0), np.uint8)
+    part = Part(empty, np.zeros(0, np.int64), table.where, table=Tabular(table, (), tuple(told["targets"]), options))
+    made = _source(declared.BY_RECIPE[told["kind"]](told).make(part).raw, spec, ())
     if not set(told["targets"]) <= set(table.names):
         return made
     if spec.task == "regression":
@@ -86,7 +89,7 @@ def _rows(table: Table, spec: DataSpec) -> ArraySource:
     return replace(made, labels=labels.clamp_min(0), labelled=labels >= 0)
 
 
-def _source(raw: torch.Tensor, spec: DataSpec, names: tuple[str, ...]) -> ArraySource:
+def _source(raw: torch.Tensor | Sparse, spec: DataSpec, names: tuple[str, ...]) -> ArraySource:
     n = len(raw)
     none, hidden = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.bool)
     if spec.task == "regression":

@@ -15,6 +15,7 @@ from potstill import storage
 from potstill.data import views
 from potstill.data.parts import row_digests
 from potstill.data.shrink import shrink
+from potstill.data.sparse import Sparse
 from potstill.errors import DataError, unknown
 from potstill.registry import Spec
 from potstill.types import Batch, DataSpec, Preprocessing, TargetScaling
@@ -24,7 +25,7 @@ from potstill.types import Batch, DataSpec, Preprocessing, TargetScaling
 class Input:
     """One of several inputs: `raw` (N, *shape), what a model has to know of it, and the pictures it is made from."""
 
-    raw: Tensor = field(repr=False)
+    raw: Tensor | Sparse = field(repr=False)
     spec: DataSpec
     large: Tensor | None = field(default=None, repr=False)
 
@@ -32,7 +33,9 @@ class Input:
 @final
 @dataclass(frozen=True, eq=False)
 class ArraySource:
-    """Rows of one raw array (uint8 or float32, in memory or memory-mapped); satisfies `types.Source`.
+    """Rows of one raw array (uint8, float32 or int32 word ids, in memory or memory-mapped), or of sparse rows.
+
+    Satisfies `types.Source`.
 
     `raw` (N, *shape); `selection` (n,) int64 are this source's rows of it, in order, or None for all; `labels` (n,)
     int64, of a regression (n, D) float32, 0 where `labelled` (n,) bool is False; `digests` (N, 32) uint8 is the sha256
@@ -41,10 +44,11 @@ class ArraySource:
 
     Several inputs have names: `fetch` hands out one of them, `spec.sees`, the first until `seeing` chooses another.
     `several` holds all until then; `digests` and `form` are of all of them, also afterwards. `large` (N, C, H, W): the
-    pictures that small ones in `raw` are made from, again for each view.
+    pictures that small ones in `raw` are made from, again for each view. `texts`: the raw rows in words, to be shown,
+    where inputs are made from texts.
     """
 
-    raw: Tensor = field(repr=False)
+    raw: Tensor | Sparse = field(repr=False)
     labels: Tensor = field(repr=False)
     labelled: Tensor = field(repr=False)
     spec: DataSpec
@@ -55,6 +59,7 @@ class ArraySource:
     large: Tensor | None = field(default=None, repr=False)
     several: Mapping[str, Input] = field(default_factory=dict)
     form: tuple[Any, ...] = field(default=(), repr=False)
+    texts: Sequence[str] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -91,7 +96,7 @@ class ArraySource:
             inputs = self._augmented(rows, index, view)
         else:
             inputs = self.raw.index_select(0, rows)
-        inputs = inputs.to(torch.float32)
+        inputs = inputs.to(torch.int64 if self.spec.vocabulary else torch.float32)
         preprocessing = self.spec.preprocessing
         # index_select has made a copy of our own, so the arithmetic may be in place.
         if preprocessing.scale != 1.0:
@@ -130,7 +135,7 @@ class ArraySource:
         if self.digests is not None:
             digests = self.digests if self.selection is None else self.digests.index_select(0, self.selection)
         else:
-            raw = self.raw if self.selection is None else self.raw.index_select(0, self.selection)
+            raw = self.raw[0 : len(self)] if self.selection is None else self.raw.index_select(0, self.selection)
             digests = torch.from_numpy(row_digests(raw.numpy()))
         form = [len(self), *(self.form or (*self.raw.shape[1:], str(self.raw.dtype)))]
         return hashlib.sha256(storage.canonical(form).encode() + digests.numpy().tobytes()).hexdigest()
@@ -186,4 +191,4 @@ class ArraySource:
         if name not in self.several:
             raise DataError(unknown("input", name, self.several))
         one = self.several[name]
-        return replace(self, raw=one.raw, spec=one.spec, large=one.large, several={})
+        return replace(self, raw=one.raw, spec=one.spec, large=one.large, several={}, texts=())

@@ -198,16 +198,17 @@ def _rows(text: str, separator: str, where: str) -> Iterator[list[str]]:
 
 
 def _separator(text: str, where: str) -> str:
-    """The one that cuts the first rows into equally many cells, more than one; blanks where none does."""
+    """What cuts the first rows into equally many cells, more than one; else a comma, where it cuts none of them."""
+    told: dict[str, set[int]] = {}
     for separator in (*_SEPARATORS, SPACE):
         try:
-            widths = {len(row) for row in islice(_rows(text, separator, where), _LOOKED_AT)}
+            told[separator] = {len(row) for row in islice(_rows(text, separator, where), _LOOKED_AT)}
         except DataError:
             continue
-        if len(widths) == 1 and widths != {1}:
+        if len(told[separator]) == 1 and told[separator] != {1}:
             return separator
-    if "\n" in text.strip() and not any(word in text for word in _SEPARATORS):
-        return ","  # one column
+    if told.get(",") == {1}:
+        return ","
     raise DataError(
         f"{where}: its first rows are not cut into equally many cells by commas, semicolons, tabs, bars or blanks. Say "
         f'which: separator = ";" (or "{SPACE}") in the table of the source.'

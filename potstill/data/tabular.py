@@ -169,7 +169,7 @@ def open_file(path: Path, table: Mapping[str, Any]) -> Contents:
 
 def _found(name: str, files: tuple[str, ...], where: str, folder: Path | None) -> list[Path]:
     """The files of a published set below the user's data folder, in its folder `tables`, or in it."""
-    places = [] if folder is None else [folder / "tables", folder / name, folder]
+    places = [] if folder is None else [folder / name, folder / "tables", folder]
     for place in places:
         paths = [next((p for p in (place / file, place / f"{file}.gz") if p.is_file()), None) for file in files]
         if None not in paths:
@@ -259,12 +259,25 @@ def naval_propulsion_plant(folder: Path | None) -> Contents:
     return _regression("naval-propulsion-plant", _NAVAL, "316", folder, targets=2)
 
 
+def tweets(folder: Path | None) -> Contents:
+    """Tweets that are glad (1) or sad (0), of Sentiment140 (Go, Bhayani and Huang 2009): 98,204, and 9,981 to test.
+
+    The columns are `label` and `text`: an input has to say what becomes of the text. Training labels were set by the
+    smileys that were taken out, and glad and sad ones are of different dates.
+    """
+    where = "https://huggingface.co/datasets/stanfordnlp/sentiment140 (a part of it, as CSV with a header label,text)"
+    paths = _found("tweets", ("train.csv", "test-random.csv"), where, folder)
+    parts = {name: cache(partial(read, path)) for name, path in zip(("train", "test"), paths, strict=True)}
+    return Tables("tweets", parts, target="label").contents()
+
+
 SOURCES: Final[Mapping[str, Callable[..., Contents]]] = {
     "adult": adult,
     "concrete": concrete,
     "naval-propulsion-plant": naval_propulsion_plant,
     "power-plant": power_plant,
     "sarcos": sarcos,
+    "tweets": tweets,
     "wine-quality-red": wine_quality_red,
     "yacht": yacht,
 }

@@ -118,7 +118,7 @@ def _pictures(found: Gathered, grouped: values.Groups) -> dict[str, np.ndarray[A
     train, shape = found.train, found.data.spec.shape
     number = min(len(found.groups), _SHOWN_GROUPS)
     order = projection.chosen(len(train), len(train))
-    examples = np.zeros((number, PER_GROUP, *shape), train.source.raw.numpy().dtype)
+    examples = np.zeros((number, PER_GROUP, *shape), train.take(order[:0]).dtype)
     for group in range(number):
         rows = order[train.groups[order] == group][:PER_GROUP]
         examples[group, : len(rows)] = train.take(np.sort(rows))

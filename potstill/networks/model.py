@@ -23,7 +23,7 @@ from potstill.types import DataSpec, Kind, Outputs, Preprocessing, TargetScaling
 
 FORMAT = 1
 RECIPE = "recipe.json"
-_LATER = ("sees", "recipe")  # what is told of data only where it is something
+_LATER = ("sees", "recipe", "vocabulary")  # what is told of data only where it is something
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +133,8 @@ class Model:
             told["variances"] = self.variances
         if self.inference is not None:
             told["inference"] = described["inference"]
+        if self.spec.vocabulary:
+            told["vocabulary"] = self.spec.vocabulary
         if self.spec.sees:
             told["sees"] = self.spec.sees
         if self.spec.recipe:
@@ -168,6 +170,7 @@ def load(folder: str | Path, *, network: nn.Module | None = None) -> Model:
             tuple(found.get("targets", ())),
             _scaling(found.get("target_scaling")),
             sees=found.get("sees", ""),
+            vocabulary=found.get("vocabulary", 0),
             recipe=_recipe(folder, found.get("recipe_sha256")),
         )
         specification, info, expected = found["network"], found["info"], found["weights_sha256"]
@@ -182,9 +185,10 @@ def load(folder: str | Path, *, network: nn.Module | None = None) -> Model:
     weights = folder / "model.safetensors"
     if storage.sha256_file(weights) != expected:
         raise StorageError(f"{weights} is damaged: its sha256 differs from network.json. Train or copy it again.")
-    module = network if network is not None else build(specification, spec.shape, spec.outputs * (1 + variances))
+    if network is None:
+        network = build(specification, spec.shape, spec.outputs * (1 + variances), vocabulary=spec.vocabulary)
     inference = found.get("inference")
-    module = module if inference is None else rebuilt(module, spec, inference)
+    module = network if inference is None else rebuilt(network, spec, inference)
     _fill(module, storage.read_tensors(weights), weights)
     module.eval()
     return Model(module, spec, specification, info, variances=variances, inference=inference)

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 
 from potstill import metrics
-from potstill.study import drawn, splits
+from potstill.study import drawn, splits, telling
 from potstill.study.collect import Reader
 from potstill.study.plotted import Curve, Figures, Frequencies, Reliability
 from potstill.study.tree import Family
@@ -29,7 +29,7 @@ def frequencies(reader: Reader, names: Sequence[str], classes: Sequence[str]) ->
 
 def figures(reader: Reader, classes: Sequence[str], histograms: Histograms, targets: Sequence[str] = ()) -> Figures:
     """The arrays behind the report's figures."""
-    curves, confusion, reliability = {}, {}, {}
+    curves, confusion, reliability, texts = {}, {}, {}, {}
     for key, family in reader.tree.families.items():
         found = reader.find(key)
         if not found.seeds:
@@ -47,6 +47,9 @@ def figures(reader: Reader, classes: Sequence[str], histograms: Histograms, targ
         reliability[key] = Reliability(
             low=list(bins.low), count=list(bins.count), confidence=list(bins.confidence), accuracy=list(bins.accuracy)
         )
+        surest = telling.errors(reader.root, found, classes)
+        if surest:
+            texts[key] = surest
     return Figures(
         classes=list(classes),
         curves=curves,
@@ -58,6 +61,7 @@ def figures(reader: Reader, classes: Sequence[str], histograms: Histograms, targ
         targets=list(targets),
         errors=drawn.errors(reader, targets) if targets else {},
         telling=drawn.telling(reader, targets) if targets else [],
+        texts=texts,
     )
 
 

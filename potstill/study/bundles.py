@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from potstill import networks, objectives, storage
-from potstill.study.opened import shape_of
+from potstill.study.opened import form_of
 from potstill.study.tree import Node
 from potstill.study.worker import training_of
 from potstill.training.step import pays
@@ -57,9 +57,11 @@ def _batches(node: Node, facts: Facts) -> str | None:
         return None
     objective, training = objectives.build(settings["objective"]), training_of(node)
     known = facts(settings["data"]["plan"])
-    where = (settings["network"], tuple(shape_of(known, settings.get("sees"))), known["outputs"])
+    shape, vocabulary = form_of(known, settings.get("sees"))
+    where = (settings["network"], shape, known["outputs"])
     if (
-        objective.targets is None
+        vocabulary
+        or objective.targets is None
         or known["outputs"] < 2
         or not _pays(storage.canonical(where), training.batch(known["rows"]), known["rows"])
     ):

@@ -12,6 +12,7 @@ from potstill.data import ArraySource, Data, columns
 from potstill.data.parts import TEST
 from potstill.errors import StorageError, UsageError
 from potstill.evaluation import Predictions, predict
+from potstill.study import telling
 from potstill.study.answers import models_as_teacher
 from potstill.study.drawn import FEW_INPUTS, worst_rows
 from potstill.study.opened import open_data, part_fingerprint
@@ -96,14 +97,15 @@ def evaluate_unit(
             found = predict(model, part, view=view)
             hashes[name] = found.save(folder / "predictions" / f"{name}.safetensors")
             if on_test(name) and not view:
-                told |= {name: kept} if (kept := _telling(found, part)) else {}
-        _write(folder, evaluated_models(place.root, folders), names, hashes, data, telling=told)
+                told |= {name: kept} if (kept := _worst(found, part)) else {}
+                telling.keep(folder, name, part, found)
+        _write(folder, evaluated_models(place.root, folders), names, hashes, data, rows=told)
         return Outcome(unit, "done", seconds=time.monotonic() - began)
     except (UsageError, StorageError) as error:
         return Outcome(unit, "refused", f"{type(error).__name__}: {error}")
 
 
-def _telling(found: Predictions, part: ArraySource) -> dict[str, Any]:
+def _worst(found: Predictions, part: ArraySource) -> dict[str, Any]:
     """The inputs of a regression's worst rows, as they are in the data, where an example has few; else empty."""
     if not found.regression or len(part.spec.shape) != 1:
         return {}
@@ -115,7 +117,7 @@ def _telling(found: Predictions, part: ArraySource) -> dict[str, Any]:
 
 
 def _inputs(part: ArraySource, row: int) -> dict[str, float | str | None]:
-    raw, recipe = part.raw[int(part.rows[row])].tolist(), part.spec.recipe
+    raw, recipe = part.raw.index_select(0, part.rows[row : row + 1])[0].tolist(), part.spec.recipe
     if recipe.get("kind") == "table":
         return columns.decoded(recipe, raw)
     return {f"x{at}": x for at, x in enumerate(raw, 1)}
@@ -128,7 +130,7 @@ def _write(
     hashes: Mapping[str, str],
     data: Data,
     *,
-    telling: Mapping[str, Any],
+    rows: Mapping[str, Any],
 ) -> None:
     """`evaluation.json`: what was asked and made, now and before from the same weights."""
     path = folder / "evaluation.json"
@@ -144,7 +146,7 @@ def _write(
             "models": models,
             "test": _prints(data.tests) or before.get("test"),
         }
-        | ({"telling": kept} if (kept := before.get("telling", {}) | telling) else {}),
+        | ({"telling": kept} if (kept := before.get("telling", {}) | rows) else {}),
     )
 
 

@@ -188,10 +188,6 @@ def _refuse_not_yet(plan: Mapping[str, Any], where: Where) -> None:
         raise where.fault(path, f"{what} is not built yet in this version. {hint}", error=NotYetError)
 
     data, evaluation = (plan.get(key, {}) for key in ("data", "evaluation"))
-    declared = data.get("inputs", {})
-    for table in declared.values() if isinstance(declared, dict) else ():
-        if isinstance(table, dict) and table.get("as") in ("hashing", "tfidf", "tokens", "embedding"):
-            refuse(("data", "inputs"), "Built are arrays, pictures and columns of tables.")
     _evaluation_words(evaluation, data.get("test"), where)
 
 

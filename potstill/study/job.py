@@ -17,7 +17,7 @@ from potstill.study import folder
 from potstill.study.answers import check_brought, seed_of
 from potstill.study.bundles import bundles
 from potstill.study.evaluate import evaluate_unit, missing_names, on_test, split_of, wanted_names
-from potstill.study.opened import data_facts, open_data, shape_of
+from potstill.study.opened import data_facts, form_of, open_data
 from potstill.study.plan import Plan
 from potstill.study.pool import STOPPED, run_all, run_wave
 from potstill.study.tree import Family, Node, Tree, data_table
@@ -100,11 +100,11 @@ def work_of(tree: Tree, facts: Facts) -> dict[str, float]:
 
     def macs(family: Family) -> float:
         known, table = facts(data_table(family.plan)), family.settings["network"]
-        shape = shape_of(known, family.settings["sees"])
-        key = storage.canonical([table, shape, known["outputs"]])
+        shape, vocabulary = form_of(known, family.settings["sees"])
+        key = storage.canonical([table, shape, vocabulary, known["outputs"]])
         if key not in sizes:
-            network = networks.build(table, shape, known["outputs"])
-            sizes[key] = float(networks.cost(network, shape)[1])
+            network = networks.build(table, shape, known["outputs"], vocabulary=vocabulary)
+            sizes[key] = float(networks.cost(network, shape, vocabulary=vocabulary)[1])
         return sizes[key]
 
     found = {}

@@ -36,7 +36,7 @@ def _tools(kind: Kind) -> _Tools:
     if kind == "network":
         from potstill import networks
 
-        return _Tools(networks.REGISTRY, networks.NOT_YET, _without_weights)
+        return _Tools(networks.REGISTRY, (), _without_weights)
     if kind == "objective":
         from potstill import objectives
 
@@ -61,12 +61,14 @@ def _tools(kind: Kind) -> _Tools:
 
 
 def _without_weights(network: dict[str, Any]) -> Any:
-    """Build a network for some picture, to check its settings; whether it fits the data shows later."""
+    """Build a network for some picture or text, to check its settings; whether it fits the data shows later."""
     import torch
 
     from potstill import networks
 
     with torch.device("meta"):
+        if network["name"] in networks.names(words=True):
+            return networks.build(network, (64,), 2, vocabulary=100)
         return networks.build(network, (1, 224, 224), 2)
 
 

@@ -13,7 +13,7 @@ from potstill.data import Data
 from potstill.errors import DataError, unknown
 from potstill.study.answers import seed_of
 from potstill.study.tree import Node
-from potstill.types import Source
+from potstill.types import DataSpec, Source
 
 _BEGAN = [0]
 
@@ -58,7 +58,8 @@ def data_facts(table: Mapping[str, Any], seed: int, folder: str | None) -> dict[
         "rows": len(data.train),
         "validation_rows": validation,
         "shape": spec.shape,
-        **({"inputs": {name: one.spec.shape for name, one in several.items()}} if several else {}),
+        **({"vocabulary": spec.vocabulary} if spec.vocabulary else {}),
+        **({"inputs": {name: _form(one.spec) for name, one in several.items()}} if several else {}),
         "outputs": spec.outputs,
         "classes": spec.classes,
         **({"targets": spec.targets} if spec.targets else {}),
@@ -67,12 +68,17 @@ def data_facts(table: Mapping[str, Any], seed: int, folder: str | None) -> dict[
     }
 
 
-def shape_of(facts: Mapping[str, Any], sees: str | None) -> tuple[int, ...]:
-    """The shape of one example as a model sees it, from what `data_facts` tells; `DataError` for another input."""
+def _form(spec: DataSpec) -> dict[str, Any]:
+    return {"shape": spec.shape, "vocabulary": spec.vocabulary}
+
+
+def form_of(facts: Mapping[str, Any], sees: str | None) -> tuple[tuple[int, ...], int]:
+    """Shape and vocabulary of what a model sees, from what `data_facts` tells; `DataError` for another input."""
     several = facts.get("inputs", {})
     if sees and several and sees not in several:
         raise DataError(f"sees: {unknown('input', sees, several)}")
-    return tuple(several.get(sees, facts["shape"]))
+    seen = several.get(sees, facts)
+    return tuple(seen["shape"]), int(seen.get("vocabulary", 0))
 
 
 def data_of(node: Node, folder: str | None) -> Data:

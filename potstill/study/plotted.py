@@ -80,6 +80,22 @@ class Telling(_Frozen):
     rows: list[TellingRow]
 
 
+class TellingText(_Frozen):
+    """A test example that is a text, about which a model is sure and wrong.
+
+    `confidence`: its mean probability of the wrong answer over the `wrong` of `seeds` that err; `predicted`: the answer
+    of most of them. `row`: of the test set of the verdicts, from 0.
+    """
+
+    row: int
+    text: str
+    label: str
+    predicted: str
+    confidence: float
+    wrong: int
+    seeds: int
+
+
 class Figures(_Frozen):
     """figures.json: the arrays behind the report's figures. Keys are those of `Results.models`."""
 
@@ -92,3 +108,4 @@ class Figures(_Frozen):
     targets: list[str] = []
     errors: dict[str, dict[str, TargetErrors]] = Field(default={}, description="model -> target -> errors")
     telling: list[Telling] = []
+    texts: dict[str, list[TellingText]] = Field(default={}, description="by model, the surest error first")

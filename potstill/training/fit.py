@@ -109,7 +109,9 @@ def fit(
     answers, validation_answers = (hidden.of_teacher(goal, each) for each in told)
     rows = pick_rows(goal, train, answers)
     key = {"seed": seed, "member": member, "generation": generation}
-    module = networks.seeded(network, train.spec.shape, outputs_of(train.spec, goal), **key)
+    module = networks.seeded(
+        network, train.spec.shape, outputs_of(train.spec, goal), **key, vocabulary=train.spec.vocabulary
+    )
     start = _start(module, weights, options.total_steps(len(train)))
     specification = None if callable(network) else networks.REGISTRY.full(network)
     hidden.check_student(goal, module, train)
