@@ -84,6 +84,8 @@ SIZES: dict[str, tuple[Spec, Shape, int, int, Any]] = {
     "LeNet-5": ("lenet", (1, 28, 28), 10, 61_706, 28**2 * 150 + 100 * 2400 + 400 * 120 + 120 * 84 + 840),
     "LeNet-5, 32 px": ("lenet", (1, 32, 32), 10, 61_706, 28**2 * 150 + 100 * 2400 + 400 * 120 + 120 * 84 + 840),
     "LeNet-5, digits": ("lenet", (1, 8, 8), 10, 156 + 2416 + dense(16, 120, 84, 10), 144 * 150 + 4 * 2400 + 12_840),
+    "PyTorch's tutorial": ("tutorial_cnn", (3, 32, 32), 10, 62_006, 28**2 * 450 + 100 * 2400 + 400 * 120 + 10_920),
+    "the teacher of paper 2": ("tutorial_cnn:3-9", (1, 28, 28), 10, 29_176, 24**2 * 75 + 64 * 675 + 144 * 120 + 10_920),
     "Keras' example": (
         *("keras_cnn", (1, 28, 28), 10, 1_199_882),
         26**2 * 9 * 32 + 24**2 * 288 * 64 + 9216 * 128 + 1280,
@@ -168,7 +170,16 @@ FRACTALS = {1: 3, 2: 8, 3: 21, 4: 48, 5: 102}
 
 
 ROWS = {"linear", "mlp"}  # the others take pictures alone
-LEAST = {"alexnet": 15, "inception_cnn": 8, "keras_cnn": 6, "lenet": 1, "small_cnn": 2, "fractalnet": 1, "polynet": 4}
+LEAST = {
+    "alexnet": 15,
+    "inception_cnn": 8,
+    "keras_cnn": 6,
+    "lenet": 1,
+    "tutorial_cnn": 16,
+    "small_cnn": 2,
+    "fractalnet": 1,
+    "polynet": 4,
+}
 PAIRS = [
     (name, shape)
     for name in networks.names()
@@ -268,6 +279,7 @@ PARTS: dict[str, tuple[Spec, str]] = {
         "flatten dense1 relu1 dropout1 dense2 relu2 dropout2 head",
     ),
     "lenet": ("lenet", "conv1 relu1 pool1 conv2 relu2 pool2 flatten dense1 relu3 dense2 relu4 head"),
+    "tutorial_cnn": ("tutorial_cnn:2-3", "conv1 relu1 pool1 conv2 relu2 pool2 flatten dense1 relu3 dense2 relu4 head"),
     "keras_cnn": ("keras_cnn", "conv1 relu1 conv2 relu2 pool dropout1 flatten dense relu3 dropout2 head"),
     "small_cnn": ("small_cnn", "conv1 relu1 conv2 relu2 pool dropout1 flatten dense relu dropout2 head"),
     "resnet18": ("resnet18:4", "stem stage1 stage2 stage3 stage4 mean flatten head"),
@@ -474,6 +486,8 @@ REFUSED: dict[str, tuple[Any, Shape, int, type[PotstillError], str]] = {
     "channels": ({"name": "small_cnn", "channels": []}, (1, 8, 8), 2, NetworkError, "channels"),
     "rows": ("small_cnn", (64,), 2, NetworkError, r'takes pictures .* shape \(64,\)\. For rows take "mlp"'),
     "no channel axis": ("lenet", (28, 28), 2, NetworkError, r"Reshape them to \(1, 28, 28\)"),
+    "channels of the tutorial's": ("tutorial_cnn:0-9", (1, 28, 28), 2, NetworkError, r"channels is \[0, 9\]"),
+    "three convolutions": ("tutorial_cnn:3-9-9", (1, 28, 28), 2, NetworkError, "channels .* found"),
     "too small": ("keras_cnn", (1, 5, 9), 2, NetworkError, "at least 6 x 6; this data has 5 x 9"),
     "small stem": (
         "resnet18",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from potstill import storage
 from potstill.errors import NetworkError, unknown
 from potstill.networks.alexnet import alexnet
-from potstill.networks.cnn import inception_cnn, keras_cnn, lenet, small_cnn
+from potstill.networks.cnn import inception_cnn, keras_cnn, lenet, small_cnn, tutorial_cnn
 from potstill.networks.families import densenet, multilevel_resnet, preact_resnet, resnet_in_resnet
 from potstill.networks.fractalnet import fractalnet
 from potstill.networks.mlp import linear, mlp
@@ -32,6 +32,7 @@ REGISTRY = Registry(
         "linear": linear,
         "mlp": mlp,
         "lenet": lenet,
+        "tutorial_cnn": tutorial_cnn,
         "keras_cnn": keras_cnn,
         "small_cnn": small_cnn,
         "resnet18": resnet18,

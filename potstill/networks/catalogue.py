@@ -39,6 +39,8 @@ EXAMPLES: Final = (
     Example("Softmax regression", "linear", _SMALL, 10),
     Example("One hidden layer", "mlp:100", _SMALL, 10),
     Example("LeNet-5", "lenet", _SMALL, 10, "about 60 thousand (LeCun et al. 1998)"),
+    Example("PyTorch's tutorial", "tutorial_cnn", _TINY, 10),
+    Example("The teacher of paper 2", "tutorial_cnn:3-9", _SMALL, 10, "29,176 (Grabovoy and Strijov 2022)"),
     Example("Keras' example", "keras_cnn", _SMALL, 10),
     Example("Keras' example with Inception", "inception_cnn", _SMALL, 10),
     Example("Small CNN", "small_cnn", _SMALL, 10),
