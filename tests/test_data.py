@@ -459,7 +459,7 @@ def test_bad_files_are_refused_by_name(cache, tmp_path) -> None:
 
 
 def test_options_of_a_source(tmp_path) -> None:
-    drawn = ["privileged", "softmax-linear"]
+    drawn = ["linear", "privileged", "softmax-linear"]
     tables = ["adult", "concrete", "naval-propulsion-plant", "power-plant", "sarcos", "wine-quality-red", "yacht"]
     others = ["cats-dogs-64", "diabetes", "digits", "fashion-mnist", "mnist", "tweets"]
     assert data.names() == sorted([*others, *drawn, *tables])
@@ -623,6 +623,7 @@ SOURCES = {
     "all rows": lambda: data.open((F, Y), test=0, validation=0).train,
     "digits": lambda: data.open("digits", augment="flip").train,
     "softmax-linear": lambda: data.open("softmax-linear").train,
+    "linear": lambda: data.open("linear", task="regression").train,
     "privileged": lambda: data.open("privileged", redraw="seed", seed=3).train,
 }
 

@@ -12,7 +12,7 @@ from scipy import special, stats
 from study_samples import changed, run
 
 import potstill.data as data
-from potstill import report, seeding, storage
+from potstill import fit, report, seeding, storage
 from potstill.data import synthetic
 from potstill.errors import DataError, PlanError, RunError
 from potstill.evaluation import load_predictions
@@ -23,7 +23,8 @@ MANY = 20_000
 
 
 def drawn(table: dict[str, Any], **options: Any) -> data.Data:
-    return data.open(table, **{"validation": 0} | options)
+    task = {"task": "regression", "scale_targets": False} if table["name"] == "linear" else {}
+    return data.open(table, **{"validation": 0} | task | options)
 
 
 def numbers(source: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -85,6 +86,38 @@ def test_the_ends_of_the_temperature() -> None:
     assert abs((hot == likeliest).mean() - 1 / 3) < 4 / np.sqrt(MANY)
 
 
+# ---------------------------------------------------------------- linear
+
+
+def test_a_linear_regression_by_least_squares() -> None:
+    table = {"name": "linear", "targets": 2, "train": MANY, "noise": 0.3}
+    x, y = numbers(drawn(table).train)
+    w, *_ = np.linalg.lstsq(x, y, rcond=None)
+    law = law_of("linear", "weights", 10, 2)
+    np.testing.assert_allclose(w, law, atol=5 * 0.3 / np.sqrt(MANY))
+    noise = y - x @ law
+    assert stats.kstest(noise.ravel() / 0.3, "norm").pvalue > 0.001
+    assert abs(np.corrcoef(noise, rowvar=False)[0, 1]) < 4 / np.sqrt(MANY)
+    exact = numbers(drawn(table | {"noise": 0.0}).train)
+    np.testing.assert_allclose(exact[1], x @ law, atol=1e-5)
+    assert {name: len(part) for name, part in drawn({"name": "linear"}).tests.items()} == {"test": 124}
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_the_truth_of_a_regression(scaled: bool) -> None:
+    found = drawn({"name": "linear", "targets": 2, "noise": 0.3}, scale_targets=scaled, redraw="seed", seed=2)
+    truth = found.truth
+    assert truth is not None
+    assert truth.kind == "values"
+    wanted = found.test.raw.numpy() @ law_of("linear", "weights", 10, 2, draw=2)
+    np.testing.assert_allclose(truth(found.test.raw), wanted, atol=1e-5)
+    model = fit(truth.network(), found, "squared_error", weights=truth.weights(), epochs=0)
+    np.testing.assert_allclose(model(found.test.raw), wanted, atol=1e-5)
+    told = {"optimizer": {"name": "adam", "learning_rate": 0.1}, "schedule": "cosine"}
+    student = fit("linear", found, "squared_error", seed=0, steps=400, **told)
+    assert np.abs(student(found.test.raw).numpy() - wanted).mean() < 0.05
+
+
 # ---------------------------------------------------------------- privileged information
 
 
@@ -92,6 +125,35 @@ def setting(name: str, **options: Any) -> tuple[np.ndarray, np.ndarray, np.ndarr
     """Inputs and labels as they are before they are standardised, and a."""
     table = {"name": "privileged", "setting": name, "train": MANY, "standardise": False, **options}
     return *numbers(drawn(table).train), law_of("privileged", "law", 1, 50)[0]
+
+
+def starred(name: str, **options: Any) -> np.ndarray:
+    """What the teacher sees."""
+    table = {"name": "privileged", "setting": name, "train": MANY, "standardise": False, **options}
+    return drawn(table).train.seeing("x_star").raw.numpy().astype(np.float64)
+
+
+def test_what_the_teacher_sees() -> None:
+    """x* by the formulas of the paper, from x, a and the labels."""
+    x, y, a = setting("clean-labels")
+    np.testing.assert_allclose(starred("clean-labels")[:, 0], x @ a, rtol=1e-4, atol=1e-4)
+    clean, noisy = starred("clean-features"), setting("clean-features")
+    assert np.array_equal(noisy[1], (clean @ a > 0).astype(int))
+    assert stats.kstest((noisy[0] - clean).ravel(), "norm").pvalue > 0.001
+    x, y, _ = setting("relevant-features")
+    three = starred("relevant-features")
+    places = [int(np.flatnonzero((x == column[:, None]).all(axis=0))[0]) for column in three.T]
+    assert np.array_equal(y, (three @ a[places] > 0).astype(int))
+    x, y, _ = setting("sample-features")
+    each = starred("sample-features")
+    found = (each[:, :, None] == x[:, None, :]).argmax(axis=2)
+    assert np.array_equal(np.take_along_axis(x, found, axis=1), each)
+    assert np.array_equal(y, ((each * a[found]).sum(axis=1) > 0).astype(int))
+    assert np.bincount(found.ravel(), minlength=50) == pytest.approx(np.full(50, 3 * MANY / 50), rel=0.15)
+    x, y, _ = setting("largest-features")
+    np.testing.assert_array_equal(starred("largest-features"), np.sort(x, axis=1)[:, ::-1][:, :3])
+    one = drawn({"name": "privileged"}).train.seeing("x_star").raw
+    assert (float(one.mean()), float(one.std(correction=0))) == pytest.approx((0, 1), abs=1e-5)
 
 
 def fair(y: np.ndarray, p: np.ndarray) -> bool:
@@ -188,6 +250,8 @@ def test_a_smaller_part_is_the_beginning_of_a_larger_one(name: str) -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"name": "linear", "noise": -0.1}, "noise of .* is -0.1; wanted is a finite number of at least 0"),
+    ({"name": "linear", "targets": 0}, "targets of .* is 0"),
     ({"name": "softmax-linear", "classes": 1}, "classes of .* is 1; wanted is at least 2"),
     ({"name": "softmax-linear", "features": 0}, "features of .* is 0"),
     ({"name": "softmax-linear", "train": 0}, "train of .* is 0"),
@@ -212,7 +276,7 @@ def test_what_cannot_be_drawn_is_refused_in_data_and_in_plans(table: dict[str, A
 
 
 def test_what_is_given_cannot_be_drawn_anew() -> None:
-    with pytest.raises(DataError, match=r"arrays are given.*privileged, softmax-linear"):
+    with pytest.raises(DataError, match=r"arrays are given.*linear, privileged, softmax-linear"):
         data.open((np.zeros((9, 2)), np.arange(9) % 2), redraw="seed")
     with pytest.raises(DataError, match=r"redraw = 'study': wanted is \"seed\""):
         data.open("softmax-linear", redraw="study")  # type: ignore[arg-type]

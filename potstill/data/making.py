@@ -90,7 +90,8 @@ class Splitter:
         if self.contents.truth is None:
             return None
         law = torch.from_numpy(self.contents.truth()).T
-        return Truth((law[1:] - law[:1] if self.spec.task == "binary" else law).contiguous(), self.spec.classes)
+        weight = (law[1:] - law[:1] if self.spec.task == "binary" else law).contiguous()
+        return Truth(weight, self.spec.names, "values" if self.spec.task == "regression" else "logits")
 
     def _only_zero(self, name: str, asked: float | None) -> None:
         if asked:

@@ -16,9 +16,9 @@ from potstill.types import Task
 
 _NAMES: Final = ("classes", "target_names")
 SUPPORTED: Final = (
-    "the names digits, diabetes, mnist, fashion-mnist, cats-dogs-64, softmax-linear, privileged and those of published "
-    "tables (adult, ...); a folder with idx files (plain or .gz) or with .npy files; a .npz file; a table (.csv, .tsv, "
-    ".txt, .data, plain or .gz, .parquet); a folder of pictures in folders of classes (CLASS/*.jpg, or "
+    "the names digits, diabetes, mnist, fashion-mnist, cats-dogs-64, softmax-linear, linear, privileged and those of "
+    "published tables (adult, ...); a folder with idx files (plain or .gz) or with .npy files; a .npz file; a table "
+    "(.csv, .tsv, .txt, .data, plain or .gz, .parquet); a folder of pictures in folders of classes (CLASS/*.jpg, or "
     "train/CLASS/*.jpg and test/CLASS/*.jpg), or a .tar, .tar.xz, .tar.gz, .tar.bz2 or .zip of one; arrays from Python"
 )
 

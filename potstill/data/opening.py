@@ -56,7 +56,7 @@ def open(
     `train`: this many of the labelled training examples that are left are used, stratified and the same for every
     seed; the others are left out. `labelled`: this many training examples, stratified and keyed by `seed`, keep their
     label, and at most as many validation examples; test keeps all. `redraw="seed"`: a source that the program draws
-    (`softmax-linear`, `privileged`) is drawn anew for each `seed`, all its parts; otherwise there is one draw.
+    (`softmax-linear`, ...) is drawn anew for each `seed`, all its parts; otherwise there is one draw.
     `augment`: transforms of views 1, 2, ... (`views`). `task="binary"` needs exactly two classes; the second is the
     positive one. `task="regression"`: labels are finite numbers, (n,) or (n, D), and nothing is stratified. Networks
     then learn targets of mean 0 and standard deviation 1 over the labelled training rows, and answers are scaled back;
@@ -127,7 +127,8 @@ def _scaled(data: Data) -> Data:
     validation, test = (None if one is None else one.with_scaling(scaling) for one in (data.validation, data.test))
     train = data.train.with_scaling(scaling)
     named = {name: one.with_scaling(scaling) for name, one in data.named.items()}
-    return replace(data, train=train, validation=validation, test=test, spec=train.spec, named=named)
+    truth = None if data.truth is None else replace(data.truth, scaling=scaling)
+    return replace(data, train=train, validation=validation, test=test, spec=train.spec, named=named, truth=truth)
 
 
 def _redrawn(contents: Contents, redraw: str | None, seed: int) -> Contents:

@@ -98,9 +98,9 @@ def privileged(
     test: int = 10_000,
     standardise: bool = True,
 ) -> Contents:
-    """Two classes of a linear law with privileged information (`setting` says which); here the inputs of the student.
+    """Two classes of a linear law with privileged information: inputs `x` for a student, `x_star` for its teacher.
 
-    x is what the student sees, x* what its teacher sees; a ~ N(0, I), drawn once; J are `relevant` of the features.
+    `setting` says what x* is; a ~ N(0, I), drawn once; J are `relevant` of the features.
 
     - `clean-labels` (1): x ~ N(0, I), x* = <a, x>, y = [x* + e > 0], e ~ N(0, 1).
     - `clean-features` (2): x* ~ N(0, I), x = x* + e, e ~ N(0, I), y = [<a, x*> > 0].
@@ -129,9 +129,43 @@ def privileged(
             first = found if word == "train" else None
             first = first or _examples(draw, "train", train, setting=setting, features=features, relevant=relevant)
             found = found.scaled(first)
-        return Part(found.inputs.astype(np.float32), found.labels, f"{name}, {word}")
+        arrays = {"x": found.inputs.astype(np.float32), "x_star": found.starred.astype(np.float32)}
+        return Part(arrays["x"], found.labels, f"{name}, {word}", named=arrays)
 
-    return _contents(name, {"train": train, "test": test}, part, ("0", "1"))
+    return _contents(name, {"train": train, "test": test}, part, ("0", "1"), inputs=("x", "x_star"))
+
+
+def linear(
+    folder: Path | None,  # noqa: ARG001 - built-in sets have one signature
+    *,
+    features: int = 10,
+    targets: int = 1,
+    train: int = 900,
+    test: int = 124,
+    noise: float = 0.1,
+) -> Contents:
+    """A linear regression: x ~ N(0, I), w ~ N(0, 1), y = <w, x> + noise e, e ~ N(0, 1); needs `task = "regression"`.
+
+    `noise` is a standard deviation, in units of y; 0: y is what x says. w is drawn once. The truth is <w, x>.
+
+    Reference: paper 2, "Bayesian distillation of deep learning models" (Grabovoy and Strijov 2021), the synthetic set:
+    1,024 rows of 10 features, 900 of them for training. In the authors' program 0.1 is the standard deviation.
+    """
+    name = "linear"
+    _at_least(name, features=(features, 1), targets=(targets, 1), train=(train, 1), test=(test, 1))
+    if not (noise >= 0 and np.isfinite(noise)):
+        raise DataError(f'noise of the data source "{name}" is {noise}; wanted is a finite number of at least 0.')
+
+    def law(draw: _Draw) -> NDArray[np.float32]:
+        return draw.normal("weights", features, targets).astype(np.float32)
+
+    def part(draw: _Draw, word: str, rows: int) -> Part:
+        inputs = draw.normal(f"{word} inputs", rows, features).astype(np.float32)
+        true = inputs.astype(np.float64) @ law(draw).astype(np.float64)
+        values = true + noise * draw.normal(f"{word} noise", rows, targets)
+        return Part(inputs, values.astype(np.float32), f"{name}, {word}")
+
+    return _contents(name, {"train": train, "test": test}, part, None, truth=law)
 
 
 class Examples(NamedTuple):
@@ -181,9 +215,10 @@ def _contents(
     name: str,
     sizes: Mapping[str, int],
     part: Callable[[_Draw, str, int], Part],
-    classes: tuple[str, ...],
+    classes: tuple[str, ...] | None,
     *,
     truth: Callable[[_Draw], NDArray[np.float32]] | None = None,
+    inputs: tuple[str, ...] = (),
 ) -> Contents:
     """The study's draw, which can be drawn anew; a part is drawn when it is asked for."""
 
@@ -191,7 +226,7 @@ def _contents(
         numbers = _Draw(name, draw)
         parts = {word: partial(part, numbers, word, rows) for word, rows in sizes.items()}
         law = None if truth is None else partial(truth, numbers)
-        return Contents(name, parts, classes, redrawn=drawn, truth=law)
+        return Contents(name, parts, classes, redrawn=drawn, truth=law, inputs=inputs)
 
     return drawn(STUDY)
 
@@ -208,4 +243,8 @@ def _positive(name: str, **values: float) -> None:
             raise DataError(f'{word} of the data source "{name}" is {value}; wanted is a finite number above 0.')
 
 
-SOURCES: Final[Mapping[str, Callable[..., Contents]]] = {"privileged": privileged, "softmax-linear": softmax_linear}
+SOURCES: Final[Mapping[str, Callable[..., Contents]]] = {
+    "linear": linear,
+    "privileged": privileged,
+    "softmax-linear": softmax_linear,
+}

@@ -1,4 +1,4 @@
-"""The law by which a source was drawn, as a teacher: its true probabilities, known where the program draws the data."""
+"""The law by which a source was drawn, as a teacher: true probabilities, or the true function of a regression."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final, final
 from torch import Tensor
 
 from potstill import storage
-from potstill.types import Kind
+from potstill.types import Kind, TargetScaling
 
 NETWORK: Final[Mapping[str, Any]] = {"name": "linear"}
 
@@ -17,22 +17,21 @@ NETWORK: Final[Mapping[str, Any]] = {"name": "linear"}
 @final
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """Logits (B, K), or (B, 1) for a binary task, of preprocessed inputs (B, F): x W'. Satisfies `types.Teacher`.
+    """x W' of preprocessed inputs (B, F): logits (B, K), or (B, 1) for a binary task, or values (B, D) in own units.
 
-    `weight` W (K, F) or (1, F) float32. Softmax (sigmoid) of the logits is how likely each class truly is.
+    Satisfies `types.Teacher`. `weight` W (K, F), (1, F) or (D, F) float32. Softmax (sigmoid) of the logits is how
+    likely each class truly is; the values are what labels are around. `classes`: names of the classes or of the
+    targets. `scaling`: that of the data's targets, for the network that answers alike.
     """
 
     weight: Tensor = field(repr=False)
     classes: tuple[str, ...]
-
-    @property
-    def kind(self) -> Kind:
-        """Always `"logits"`."""
-        return "logits"
+    kind: Kind = "logits"
+    scaling: TargetScaling | None = None
 
     def fingerprint(self) -> str:
         """Hash of the law and the class names."""
-        return storage.fingerprint(["truth", storage.tensor_sha256(self.weight), list(self.classes)])
+        return storage.fingerprint(["truth", self.kind, storage.tensor_sha256(self.weight), list(self.classes)])
 
     def __call__(self, inputs: Tensor) -> Tensor:
         return inputs.flatten(1) @ self.weight.T
@@ -43,4 +42,8 @@ class Truth:
 
     def weights(self) -> dict[str, Tensor]:
         """The tensors of that network, by their names: what `fit` starts from with `weights = ...`."""
-        return {"head.weight": self.weight.clone(), "head.bias": self.weight.new_zeros(len(self.weight))}
+        weight, bias = self.weight.double(), self.weight.new_zeros(len(self.weight)).double()
+        if self.scaling is not None:  # networks answer in standard deviations from the mean
+            scale, offset = (weight.new_tensor(numbers) for numbers in (self.scaling.scale, self.scaling.offset))
+            weight, bias = weight / scale[:, None], -offset / scale
+        return {"head.weight": weight.float(), "head.bias": bias.float()}

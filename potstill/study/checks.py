@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 
 from potstill.errors import unknown
-from potstill.study import area, inference, names, resolve, tasks
+from potstill.study import area, inference, names, resolve, sweep, tasks
 from potstill.study.family import cycle, judged
 from potstill.study.plan_text import Path, Where, shown
 from potstill.study.tables import TRUTH, Model, Tables, Training
@@ -278,10 +278,19 @@ def _judged_name(plan: Tables, name: str, path: Path, where: Where) -> None:
 
 
 def _published(plan: Tables, where: Where) -> None:
-    """Of a student also `NAME#2`, its second generation; where the chain is shorter the number is told by itself."""
+    """Of a student also `NAME#2`, its second generation; where the chain is shorter the number is told by itself.
+
+    Of a swept plan also `NAME@key=value`, a model at a point, as results call it.
+    """
+    points = {f"{key}={value}" for point in sweep.grid(plan.sweep, where) for key, value in point.items()}
     for metric, numbers in (plan.published.metrics if plan.published else {}).items():
         names.published(metric, ("published", metric), where)
         for name in numbers:
-            model, _, generation = name.partition("#")
+            path = ("published", metric, name)
+            whole, _, generation = name.partition("#")
+            model, _, point = whole.partition("@")
+            for part in point.split(",") if point else ():
+                if part not in points:
+                    raise where.fault(path, unknown("point of the sweep", part, points))
             counted = model in plan.models and plan.models[model].teacher and re.fullmatch("[1-9][0-9]*", generation)
-            _model_name(model if counted else name, ("published", metric, name), plan.models, where)
+            _model_name(model if counted or (point and not generation) else name, path, plan.models, where)

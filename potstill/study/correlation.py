@@ -65,7 +65,7 @@ def interval(found: list[Jackknife], *, nested: bool = False) -> tuple[float, fl
     its own, Student's interval of the values. None with fewer than two seeds or examples, and where a correlation is
     not defined, with every example or with one left out.
     """
-    if len(found) < 2 or len(found[0].pseudo) < 2:
+    if len(found) < 2 or (not nested and len(found[0].pseudo) < 2):
         return None
     values = np.array([one.value for one in found])
     middle, table = float(values.mean()), [values] if nested else [one.pseudo for one in found]

@@ -179,6 +179,7 @@ def evaluate_all(job: Job, wanted: Mapping[str, tuple[Family, int, list[str]]], 
             todo.append((unit, folders, data_table(family.plan), seed, job.place, missing, augment))
     if not todo:
         return
+    todo.sort(key=lambda row: (storage.canonical(storage.plain(row[2])), row[3]))  # data of a seed are opened once
     reading = Counter(split for *_, names, _ in todo for split in {split_of(name) for name in names if on_test(name)})
     if reading:
         folder.note_read(job.root, job.plan, job.plan.seed_list, reading)

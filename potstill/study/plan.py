@@ -263,8 +263,7 @@ def _build(raw: Mapping[str, Any], where: Where, *, name: str, written: str | No
     tuning.check(read, plan.seed_list, where)
     if not read.sweep:
         return _with_trials(plan, where)
-    base = plan.to_dict()
-    del base["sweep"]
+    base = {key: value for key, value in plan.to_dict().items() if key not in ("sweep", "published")}
     points = []
     for settings in sweep.grid(read.sweep, where):
         try:
