@@ -10,10 +10,12 @@ import json
 import re
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import study_tables
+from study_tables import escape
 
 from potstill import storage
 from potstill.errors import PlanError, PotstillError
@@ -103,6 +105,11 @@ def read(path: Path) -> Results:
     return Results.model_validate(storage.read_json(path))
 
 
+@cache
+def _plans() -> dict[str, Plan]:
+    return {name: Plan.load(name) for name in Plan.names()}
+
+
 def shipped(results: Results, name: str) -> str | None:
     """The command that repeats a study by a plan that comes with potstill; None where no such plan says the same."""
     try:
@@ -110,8 +117,7 @@ def shipped(results: Results, name: str) -> str | None:
     except (PlanError, tomllib.TOMLDecodeError):
         return None
     n = len(results.seeds)
-    for known in sorted(Plan.names(), key=lambda one: one != name):
-        candidate = Plan.load(known)
+    for known, candidate in sorted(_plans().items(), key=lambda one: one[0] != name):
         if candidate == plan:
             return f"potstill run {known}"
         if results.seeds == list(range(n)) and candidate.with_seeds(n) == plan:
@@ -121,7 +127,8 @@ def shipped(results: Results, name: str) -> str | None:
 
 def figures(results: Results, arrays: Figures | None = None) -> list[export.Exported]:
     """The figures that matter: tuning, bars or gains over the baseline, the forest, generations or frequencies."""
-    drawn = [one for one in export.figures(results, arrays) if not one.name.endswith("-narrow")]
+    starts = ("tuning", f"bars-{results.metric}", "gain-", "forest-", "generations-", "frequencies-")
+    drawn = export.figures(results, arrays, lambda name: name.startswith(starts) and not name.endswith("-narrow"))
 
     def some(start: str, most: int) -> list[export.Exported]:
         return [one for one in drawn if one.name.startswith(start)][:most]
@@ -146,42 +153,34 @@ def _names(results: Results) -> set[str]:
     return {one.model for one in results.models.values()}
 
 
-def core(results: Results, name: str, arrays: Figures | None = None) -> str:
-    """The generated part of a page, markers included."""
+def core(results: Results, name: str, arrays: Figures | None = None, drawn: list[export.Exported] | None = None) -> str:
+    """The generated part of a page, markers included. `drawn`: its figures, where they are made already."""
     cast = Cast(results)
     command = shipped(results, name) or f"potstill run docs/studies/{name}.toml"
     source = (results.data.get("plan") or {}).get("source") or {}
     command += "" if source.get("name") in NO_FILES else " --data DIR"
     parts = [BEGIN, f"<!-- Made by scripts/docs from {name}.json: edit outside these markers. -->"]
     parts += [f"```sh\n{command}\n```", _facts(results)]
-    parts += ["### Models", _table(tables.models(cast))]
+    parts += ["### Models", study_tables.markdown(tables.models(cast))]
     beside = published.table(cast)
     if beside:
         told = "; ".join(one.source for one in results.published)
-        parts += ["### Published numbers", f"From: {escape(told)}.", _table(beside)]
+        parts += ["### Published numbers", f"From: {escape(told)}.", study_tables.markdown(beside)]
     if results.verdicts:
         parts += ["### Verdicts", "\n".join(f"- {escape(verdict.sentence)}" for verdict in results.verdicts)]
     for head, made in study_tables.parts(cast, arrays):
-        parts += [f"### {head}", *map(_table, made)]
-    shown = figures(results, arrays)
+        parts += [f"### {head}", *map(study_tables.markdown, made)]
+    shown = figures(results, arrays) if drawn is None else drawn
     if shown:
         parts.append("### Figures")
         parts += [f"![{escape(f'{one.title}: {one.description}')}](figures/{name}-{one.name}.svg)" for one in shown]
     return "\n\n".join([*parts, END])
 
 
-def escape(text: str) -> str:
-    """Text that Markdown shows as it is.
-
-    >>> escape("a|b [c] <d>")
-    'a\\\\|b \\\\[c\\\\] &lt;d>'
-    """
-    return re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(fmt.clean(text).split())).replace("<", "&lt;")
-
-
 def _facts(results: Results) -> str:
     environment, data = results.environment, results.data
     engine, libraries = environment.get("engine") or {}, environment.get("libraries") or {}
+    precision = results.plan.get("training", {}).get("precision", "float32")
     examples = sorted({v.examples for v in results.verdicts if v.examples})
     rows = {
         "seeds": f"{len(results.seeds)}: {fmt.anything(results.seeds)}",
@@ -198,7 +197,7 @@ def _facts(results: Results) -> str:
             str(part) for part in (environment.get("cpu"), engine.get("cpu"), environment.get("system")) if part
         )
         + f"; {fmt.plural(environment.get('cores', 0), 'core')}; trained on {engine.get('device', 'cpu')}"
-        + f", {engine.get('precision', 'float32')}, matrix products {engine.get('matmul', '?')}",
+        + f", {precision}, matrix products {engine.get('matmul', '?')}",
         "time": f"{fmt.seconds(results.seconds)} with {fmt.plural(results.workers, 'worker')}",
         "test set": f"read {fmt.plural(results.test_reads.count, 'time')}, "
         f"{fmt.plural(results.test_reads.looks, 'look')}",
@@ -209,24 +208,10 @@ def _facts(results: Results) -> str:
 _ROWS = {"rows": "training rows", "validation_rows": "validation rows"}
 
 
-def _table(table: tables.Table) -> str:
-    rules = ["---" if at in table.words else "---:" for at in range(len(table.columns))]
-    rows = [list(map(escape, table.columns)), rules, *([_cell(one) for one in row] for row in table.rows)]
-    return f"{escape(table.caption)}.\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _cell(one: tables.Cell) -> str:
-    text = escape(one.text)
-    for note in one.notes:
-        text += (" " if note.startswith("±") else "<br>") + escape(note)
-    return text + (f"<br>{GLYPH[one.decision]} {one.decision}" if one.decision else "")
-
-
-def page(results: Results, name: str, before: str | None, arrays: Figures | None = None) -> str:
-    """The whole page: what was written by hand around the markers in `before`, and the generated part anew."""
-    made = core(results, name, arrays)
+def page(made: str, name: str, title: str, before: str | None) -> str:
+    """The whole page: what was written by hand around the markers in `before`, and the generated part `made`."""
     if before is None:
-        return NEW.format(title=results.title, core=made)
+        return NEW.format(title=title, core=made)
     if before.count(BEGIN) != 1 or before.count(END) != 1 or before.index(BEGIN) > before.index(END):
         raise PotstillError(
             f"{name}.md has not one pair of the markers {BEGIN} and {END}; wanted is the generated part between them. "
@@ -257,11 +242,12 @@ def files(folder: Path = STUDIES) -> dict[Path, str]:
 
 
 def _files(results: Results, name: str, folder: Path, arrays: Figures | None) -> dict[Path, str]:
-    path = folder / f"{name}.md"
-    found = {path: page(results, name, path.read_text(encoding="utf-8") if path.is_file() else None, arrays)}
+    path, drawn_anew = folder / f"{name}.md", figures(results, arrays)
+    before = path.read_text(encoding="utf-8") if path.is_file() else None
+    found = {path: page(core(results, name, arrays, drawn_anew), name, results.title, before)}
     if shipped(results, name) is None:
         found[folder / f"{name}.toml"] = results.plan_toml
-    for one in figures(results, arrays):
+    for one in drawn_anew:
         drawn = folder / "figures" / f"{name}-{one.name}.svg"
         kept = drawn.read_text(encoding="utf-8") if drawn.is_file() else ""
         found[drawn] = kept if _texts(kept) == _texts(one.svg) else one.svg

@@ -1,10 +1,14 @@
-"""Parts of a study's page that only some studies have: splits, generations, test conditions, inheritance, speed."""
+"""Tables of a study page, as Markdown: splits, generations, test conditions, inheritance, speed where there are any."""
 
 from __future__ import annotations
+
+import re
 
 import numpy as np
 
 from potstill.report import conditions, epochs, errors, generations, inherited, related, speed, spread
+from potstill.report import format as fmt
+from potstill.report.figures import GLYPH
 from potstill.report.names import Cast
 from potstill.report.tables import Cell, Table, cells, who
 from potstill.study.plotted import Figures
@@ -57,3 +61,25 @@ def frequencies(cast: Cast, arrays: Figures) -> Table | None:
     ]
     caption = f"Share of test examples to which a model gives which {spread.axis(arrays)}, mean over seeds"
     return Table(caption, ("Bin", *(who(cast, key).text for key in keys)), tuple(rows))
+
+
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is.
+
+    >>> escape("a|b [c] <d>")
+    'a\\\\|b \\\\[c\\\\] &lt;d>'
+    """
+    return re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(fmt.clean(text).split())).replace("<", "&lt;")
+
+
+def markdown(table: Table) -> str:
+    rules = ["---" if at in table.words else "---:" for at in range(len(table.columns))]
+    rows = [list(map(escape, table.columns)), rules, *([_cell(one) for one in row] for row in table.rows)]
+    return f"{escape(table.caption)}.\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _cell(one: Cell) -> str:
+    text = escape(one.text)
+    for note in one.notes:
+        text += (" " if note.startswith("±") else "<br>") + escape(note)
+    return text + (f"<br>{GLYPH[one.decision]} {one.decision}" if one.decision else "")

@@ -222,5 +222,5 @@ def test_a_machines_path_is_refused(tmp_path: Path) -> None:
 
 
 def test_examples_of_the_generator_hold() -> None:
-    done = doctest.testmod(study_page)
+    done = doctest.testmod(study_page.study_tables)
     assert (done.failed, done.attempted > 0) == (0, True)

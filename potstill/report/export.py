@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from potstill.report.inputs import load
 from potstill.report.page import render
+from potstill.report.svg import Wanted
 from potstill.storage import write_text
 from potstill.study.plotted import Figures
 from potstill.study.results import Results
@@ -34,14 +35,19 @@ class Exported(NamedTuple):
     svg: str
 
 
-def figures(results: Results, arrays: Figures | None = None) -> list[Exported]:
-    """Every figure of the page, in the page's order. The same results give the same names and texts."""
+def figures(results: Results, arrays: Figures | None = None, wanted: Wanted | None = None) -> list[Exported]:
+    """Every figure of the page, in the page's order, or those whose name is wanted.
+
+    The same results give the same names and texts.
+    """
     style = files("potstill.report").joinpath("page.css").read_text(encoding="utf-8")
     colours = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6})", style.split("}")[0]))
     rules = "\n".join(line for line in style.splitlines() if line.startswith(".tree "))
     found = []
-    for match in _DRAWING.finditer(render(results, arrays)):
+    for match in _DRAWING.finditer(render(results, arrays, wanted)):
         name, title, description = match.groups()
+        if wanted is not None and not wanted(name):
+            continue
         alone = _alone(match.group(), rules, colours)
         found.append(Exported(name, html.unescape(title), html.unescape(description), alone))
     return found

@@ -23,6 +23,7 @@ from potstill.report import (
     sections,
     speed,
     spread,
+    svg,
     tables,
     telling,
     theme,
@@ -52,9 +53,9 @@ def write(folder: Path) -> Path:
     return path
 
 
-def render(results: Results, arrays: Figures | None = None) -> str:
-    """The page as HTML text. The same results give the same text."""
-    with theme.drawing():
+def render(results: Results, arrays: Figures | None = None, wanted: svg.Wanted | None = None) -> str:
+    """The page as HTML text. The same results give the same text. `wanted`: which figures are drawn, by name; all."""
+    with theme.drawing(), svg.only(wanted):
         content = _content(results, arrays)
     return html.render("page.html", shown=SHOWN, **content)
 

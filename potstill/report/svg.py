@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final, TypeAlias
 from xml.etree import ElementTree as ET
 
 from markupsafe import Markup
@@ -25,6 +29,18 @@ _KEPT = {
 }  # fmt: skip
 _NUMBER = re.compile(r"-?\d+\.\d+")
 _REFERENCE = re.compile(r"^url\(#(.+)\)$")
+Wanted: TypeAlias = Callable[[str], bool]
+_WANTED: Final[ContextVar[Wanted | None]] = ContextVar("_WANTED", default=None)
+
+
+@contextmanager
+def only(wanted: Wanted | None) -> Iterator[None]:
+    """Within it figures whose prefix is not wanted are empty: drawing is most of a page's work. None wants all."""
+    token = _WANTED.set(wanted)
+    try:
+        yield
+    finally:
+        _WANTED.reset(token)
 
 
 def inline(figure: Figure, *, prefix: str, title: str, description: str) -> Markup:
@@ -32,6 +48,9 @@ def inline(figure: Figure, *, prefix: str, title: str, description: str) -> Mark
 
     Every id starts with `prefix`; the same figure always gives the same text.
     """
+    wanted = _WANTED.get()
+    if wanted is not None and not wanted(prefix):
+        return element("", prefix=prefix, title=title, description=description, box="0 0 0 0", kind="plot")
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     root = ET.fromstring(buffer.getvalue())
