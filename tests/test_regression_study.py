@@ -359,6 +359,53 @@ def test_several_targets_views_and_conditions(tmp_path: Path) -> None:
     assert all(not row.inputs for one in arrays.telling for row in one.rows)  # pictures have no few numbers
 
 
+def test_a_sweep_over_targets(tmp_path: Path) -> None:
+    """What is told of a target is of the models that learnt it."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 3))
+    rows = np.column_stack([x, x[:, 0], 1000 * x[:, 1], 50 + x[:, 2]])
+    np.savetxt(tmp_path / "a.csv", rows, delimiter=",", header="a,b,c,first,second,third", comments="")
+    found = run(
+        {
+            "seeds": 2,
+            "data": {
+                "source": str(tmp_path / "a.csv"),
+                "task": "regression",
+                "target": "first",
+                "inputs": {"x": {"columns": ["a", "b", "c"]}},
+                "test": 30,
+                "validation": 30,
+            },
+            "training": {"steps": 8, "batch_size": 20},
+            "models": {"alone": {"network": "linear"}, "student": {"network": "linear", "teacher": "alone"}},
+            "sweep": {"data.target": ["first", "second", ["third", "first"]]},
+            "evaluation": PLAN["evaluation"],
+        },
+        tmp_path / "run",
+    )
+    assert found.data["targets"] == ["first", "second", "third"]
+    told = {key: list(model.values["test"].targets) for key, model in found.models.items()}
+    assert sorted(told.values()) == sorted(2 * [["first"], ["second"], ["third", "first"]])
+    assert all(np.ravel(found.models[key].point["data.target"]).tolist() == one for key, one in told.items())
+    assert all(list(one) == told[key] for key, one in found.shared_errors.items())
+    arrays = Figures.model_validate(storage.read_json(tmp_path / "run" / "figures.json"))
+    assert {key: set(one) for key, one in arrays.errors.items()} == {key: set(one) for key, one in told.items()}
+    ends = {name: {one[name].edges[-1] for one in arrays.errors.values() if name in one} for name in arrays.targets}
+    assert all(len(of) == 1 for of in ends.values())  # models of one target are drawn in the same bins
+    assert min(ends["second"]) > 50 * max(*ends["first"], *ends["third"])
+    assert [(one.target, len(one.rows[0].predicted)) for one in arrays.telling] == [
+        ("first", 4),
+        ("second", 2),
+        ("third", 2),
+    ]
+    key = next(key for key in arrays.errors if key.startswith("alone") and "third" in key)
+    one = predictions(tmp_path / "run", Path(found.models[key].ship.folder).parent.relative_to("models"), 0)  # type: ignore[union-attr,arg-type]
+    worst = arrays.telling[0].rows[0]
+    assert worst.label == one.labels[worst.row, 1]
+    page = report.write(tmp_path / "run").read_text()
+    assert all(f"Errors of {name} on 30 test examples" in page for name in arrays.targets)
+
+
 def test_brought_values_and_tuning(tmp_path: Path) -> None:
     data = ps.data.open("diabetes", task="regression", validation=60, test=80)
     np.save(tmp_path / "values.npy", data.train.labels.numpy() + 1)

@@ -574,7 +574,7 @@ def test_browser_has_nothing_to_complain_about(tmp_path):
 
 @pytest.mark.browser
 @needs_browser
-@pytest.mark.parametrize("name", ["crowded", "demo", "evaluated", "published", "tuned", "zipped"])
+@pytest.mark.parametrize("name", ["crowded", "demo", "evaluated", "published", "regression", "tuned", "zipped"])
 def test_figures_fit_phones_and_desks(tmp_path, name):
     found = measure(written(name), (360, 390, 800, 1280), tmp_path)
     assert {width: out for width, (_, out) in found.items()} == {360: [], 390: [], 800: [], 1280: []}

@@ -12,9 +12,10 @@ import pytest
 from report_samples import SAMPLES, SVG, Maker, metric_values, put
 
 from potstill import report
-from potstill.report import bars, export, gain, groups, inputs, page, published, sections, theme
+from potstill.report import bars, export, figures, gain, groups, inputs, page, published, scatter, sections, theme
 from potstill.report.names import Cast
 from potstill.report.sections import Ids
+from potstill.study.plotted import TargetErrors
 from potstill.study.results import Published
 
 NUMBER = re.compile(r"^[+−]?[\d.]+$")
@@ -281,6 +282,39 @@ def test_an_interval_that_leaves_the_gain_is_cut_with_an_arrow():
     none = [v.model_copy(update={"interval": None, "decision": "undecided"}) for v in cut.results.verdicts]
     (chain,) = gain.chains(Cast(cut.results.model_copy(update={"verdicts": none})))
     assert not lines(ET.fromstring(gain.draw(chain, "g")), "1.4")
+
+
+def errors_like(true, predicted):
+    return TargetErrors(seeds=[0], true=true, predicted=predicted, edges=[-1.0, 0.0, 1.0], counts=[[1, 1]])
+
+
+def test_figures_of_one_target_have_one_scale():
+    near = errors_like([0.0, 100.0], [1.0, 98.0])
+    off = errors_like([0.0, 100.0], [40.0, 104.0])
+    ends = [scatter.Scale.of(one, [near, off]) for one in (near, off)]
+    assert ends[0][:2] == ends[1][:2] == pytest.approx((-4.16, 108.16))  # 4 % of 104 beyond either end
+    assert ends[1].residual == pytest.approx(1.06 * 40)
+    assert ends[0].residual == pytest.approx(1.06 * 3 * 2)  # one that is far off does not flatten the others
+    root = ET.fromstring(scatter.against(near, "y by a", ends[0], prefix="p"))
+    (((x, y), (u, v)),) = lines(root, "1.4")
+    assert (u - x) / (v - y) == pytest.approx(-(300 - 52 - 14) / (250 - 24 - 42), rel=1e-3)  # corner to corner
+    told = {t.text for t in root.iter(f"{SVG}text")}
+    assert {"0", "30", "60"} <= told
+    one = scatter.Scale.of(errors_like([2.0], [2.0]), [errors_like([2.0], [2.0])])
+    assert (one.low, one.high, one.residual) == (1.0, 3.0, 1.0)
+
+
+def test_a_forest_has_room_for_its_numbers():
+    rows = [
+        figures.Row("a", "b", v.model_copy(update={"metric": "r2", "margin": 0.0}), "")
+        for v in cast("demo").results.verdicts
+    ]
+    told = ET.fromstring(figures.forest(rows, "f", wide=True))
+    texts = list(told.iter(f"{SVG}text"))
+    numbers = [t for t in texts if "[" in (t.text or "")]
+    assert len(numbers) == len(rows)
+    assert all(float(t.get("x")) + 7 * len(t.text) < 860 for t in numbers)  # R² has four decimals
+    assert not [t for t in texts if "margin" in (t.text or "")]  # there is none
 
 
 def test_forest_of_a_sweep_names_pair_and_point():

@@ -226,6 +226,8 @@ def test_what_is_said_of_columns(tmp_path: Path) -> None:
     told = ps.data.open({"name": path, "categorical": ["zip"], "drop": ["id"]}, **options)
     assert told.spec.shape == (3 + 5,)
     assert every(told.train)[:4, :3].tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]]
+    every_column = ps.data.open({"name": path, "drop": ["id"]}, inputs={"x": {"columns": ["*"]}}, **options)
+    assert "id" not in [one["name"] for one in every_column.spec.recipe["columns"]]
     several = ps.data.open(
         path, inputs={"work": {"columns": ["job", "wage"]}, "rest": {"columns": ["a*", "zip"]}}, **options
     )
@@ -237,6 +239,8 @@ def test_what_is_said_of_columns(tmp_path: Path) -> None:
         ({"name": path, "numeric": ["job"]}, None, 'row 0 .from 0. of column "job" holds'),
         (path, {"x": {"columns": ["b*"]}}, r'Unknown column "b\*"'),
         (path, {"x": {"columns": ["rich"]}}, '"rich" is a target'),
+        (path, {"x": {"columns": ["age", "ric*"]}}, r'all columns that match "ric\*" are targets \(rich\)'),
+        ({"name": path, "drop": ["id"]}, {"x": {"columns": ["id"]}}, 'Unknown column "id"'),
         (path, {"x": {"array": "age"}}, r'inputs\.x: .*has no key "array"'),
     ):
         with pytest.raises(DataError, match=message):

@@ -117,12 +117,19 @@ class Columns:
         """The columns that are meant, in the order of the table; `DataError` for a pattern that matches none."""
         if not self.columns:
             return list(told.features)
-        known = [name for name in told.table.names if name not in told.targets]
+        known = [name for name in told.table.names if name not in (*told.targets, *told.options.drop)]
         for pattern in self.columns:
+            if any(fnmatchcase(name, pattern) for name in known):
+                continue
+            meant = [name for name in told.targets if fnmatchcase(name, pattern)]
             if pattern in told.targets:
                 raise DataError(f'{told.table.where}: the column "{pattern}" is a target and cannot be an input too.')
-            if not any(fnmatchcase(name, pattern) for name in known):
-                raise DataError(f"{told.table.where}: {unknown('column', pattern, known)}")
+            if meant:
+                raise DataError(
+                    f'{told.table.where}: all columns that match "{pattern}" are targets ({_some(meant)}), which '
+                    f'cannot be inputs too. Name those that are targets: target = "{meant[0]}".'
+                )
+            raise DataError(f"{told.table.where}: {unknown('column', pattern, known)}")
         return [name for name in known if any(fnmatchcase(name, pattern) for pattern in self.columns)]
 
 

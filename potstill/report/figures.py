@@ -62,7 +62,7 @@ def forest(rows: Sequence[Row], prefix: str, *, wide: bool) -> Markup:
     swept = any(row.where for row in rows)
     tall = wide and any(len(_told(row)) > 2 for row in rows)
     step, width, head, foot = (52 if tall else 38, 860, 44, 50) if wide else (74 if swept else 54, 360, 40, 50)
-    left, right = (290, 190) if wide else (8, 8)
+    left, right = (290, max(190, 24 + 7 * max(len(_numbers(row)) for row in rows))) if wide else (8, 8)
     figure = theme.canvas(width, head + step * len(rows) + foot)
     ax = theme.axes(figure, (left, head, right, foot))
     ax.set(xlim=(low, high), ylim=(len(rows) - 0.5, -0.5))
@@ -85,7 +85,7 @@ def forest(rows: Sequence[Row], prefix: str, *, wide: bool) -> Markup:
     theme.write(figure, (left, 18), "← model worse" if higher else "← model better", colour=QUIET)
     theme.write(figure, (width - right, 18), f"model {'better' if higher else 'worse'} →", colour=QUIET, align="right")
     zero = left - low / (high - low) * (width - left - right)
-    band = f"margin ±{fmt.tick(first.metric, first.margin)} {unit}".rstrip()
+    band = f"margin ±{fmt.tick(first.metric, first.margin)} {unit}".rstrip() if first.margin else "0"
     theme.write(figure, (min(max(zero, left + 60), width - right - 60), 34), band, colour=QUIET, align="center")
     told = "; ".join(
         f"{row.line()}: {fmt.difference(first.metric, row.verdict.difference)}, "
@@ -102,6 +102,12 @@ def _told(row: Row) -> list[str]:
     return [fmt.shorten(first, 42), *fmt.wrap(second, 42)]
 
 
+def _numbers(row: Row) -> str:
+    """The difference and its interval."""
+    v = row.verdict
+    return f"{fmt.difference(v.metric, v.difference, bare=True)}  {fmt.interval(v.metric, v.interval)}"
+
+
 def _bar(ax: Axes, y: float, verdict: Verdict, *, ends: tuple[float, float]) -> None:
     colour = SENTINEL[verdict.decision]
     if verdict.interval is not None:
@@ -115,9 +121,7 @@ def _bar(ax: Axes, y: float, verdict: Verdict, *, ends: tuple[float, float]) -> 
 
 
 def _labels(ax: Axes, at: int, row: Row, *, wide: bool) -> None:
-    metric = row.verdict.metric
-    numbers = fmt.difference(metric, row.verdict.difference, bare=True)
-    numbers += f"  {fmt.interval(metric, row.verdict.interval)}"
+    numbers = _numbers(row)
     decision = f"{GLYPH[row.verdict.decision]} {row.verdict.decision}"
     colour = SENTINEL[row.verdict.decision]
     edge = ax.get_yaxis_transform()

@@ -23,28 +23,58 @@ from potstill.study.plotted import Figures, TargetErrors
 MOST: Final = 36  # pairs of model and target that are drawn; of the others there are tables
 _SIZE: Final = (300, 250)
 _MARGINS: Final = (52.0, 24.0, 14.0, 42.0)
+_TICKS: Final = FuncFormatter(lambda x, _: f"{x:,.6g}".replace("-", "\u2212"))
 
 
 def pictures(cast: Cast, arrays: Figures, ids: Ids) -> list[Picture]:
     """For every model and target: points, residuals, their distribution beside the baseline's."""
     found: list[Picture] = []
     for target in arrays.targets:
+        of_all = [one for told in arrays.errors.values() if (one := told.get(target)) is not None and one.true]
         for key in cast.order:
             one = arrays.errors.get(key, {}).get(target)
             if one is None or not one.true or len(found) >= MOST:
                 continue
+            scale = Scale.of(one, of_all)
             name = f"{target} by {cast.full(key)}"
             base = cast.baseline(key)
             other = arrays.errors.get(base, {}).get(target) if base is not None else None
             lines = [Residuals(cast.full(key), one), *([Residuals(cast.full(base or ""), other)] if other else [])]
             first = (
-                against(one, name, prefix=ids.new("predicted", key, target)),
-                leftover(one, name, prefix=ids.new("residuals", key, target)),
+                against(one, name, scale, prefix=ids.new("predicted", key, target)),
+                leftover(one, name, scale, prefix=ids.new("residuals", key, target)),
             )
             more = (spread(lines, name, prefix=ids.new("distribution", key, target)),)
             note = f"Points: {_points(one)}."
             found.append(Picture(name, first, (_numbers(one, name),), note, more))
     return found
+
+
+class Scale(NamedTuple):
+    """Ends of a target's axes, the same for all models, so that they can be compared by eye."""
+
+    low: float
+    high: float
+    residual: float
+
+    @staticmethod
+    def of(one: TargetErrors, of_all: Sequence[TargetErrors]) -> Scale:
+        """Of one model beside all others. One that is far off does not flatten the figures of the others: an axis is
+        at most three times as long as the model itself needs."""
+        values, sizes = _range(one), _largest(one)
+        middle, half = sum(values) / 2, 1.5 * (values[1] - values[0])
+        low, high = zip(*map(_range, of_all), strict=True)
+        ends = max(min(low), middle - half), min(max(high), middle + half)
+        room = 0.04 * (ends[1] - ends[0]) or 1.0
+        return Scale(ends[0] - room, ends[1] + room, 1.06 * min(max(map(_largest, of_all)), 3 * sizes) or 1.0)
+
+
+def _range(one: TargetErrors) -> tuple[float, float]:
+    return min(*one.true, *one.predicted), max(*one.true, *one.predicted)
+
+
+def _largest(one: TargetErrors) -> float:
+    return float(np.abs(np.subtract(one.true, one.predicted)).max())
 
 
 def _points(one: TargetErrors) -> str:
@@ -58,27 +88,29 @@ def _axes(figure: Figure, across: str, up: str) -> Axes:
     ax.grid(True, axis="both")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(4))
-        axis.set_major_formatter(FuncFormatter(lambda x, _: fmt.number(x, 3)))
+        axis.set_major_formatter(_TICKS)
     theme.write(figure, (2, 12), up, colour=QUIET)
     theme.write(figure, (_SIZE[0] - 7, _SIZE[1] - 6), across, colour=QUIET, align="right")
     return ax
 
 
-def against(one: TargetErrors, name: str, *, prefix: str) -> Markup:
+def against(one: TargetErrors, name: str, scale: Scale, *, prefix: str) -> Markup:
     """What was predicted for which label; on the dashed diagonal it is right."""
     figure = theme.canvas(*_SIZE)
     ax = _axes(figure, "label", "predicted")
-    ends = [min(*one.true, *one.predicted), max(*one.true, *one.predicted)]
+    ends = (scale.low, scale.high)
+    ax.set(xlim=ends, ylim=ends)
     ax.plot(ends, ends, color=QUIET, ls=(0, (4, 3)), lw=1.4)
     ax.plot(one.true, one.predicted, "o", color=MODEL, ms=4, alpha=0.5, mew=0)
     told = f"{_points(one)}; labels from {fmt.number(min(one.true))} to {fmt.number(max(one.true))}"
     return svg.inline(figure, prefix=prefix, title=f"Predicted against true {name}", description=told)
 
 
-def leftover(one: TargetErrors, name: str, *, prefix: str) -> Markup:
+def leftover(one: TargetErrors, name: str, scale: Scale, *, prefix: str) -> Markup:
     """Label minus predicted, against predicted: a bend or a fan is something the model did not learn."""
     figure = theme.canvas(*_SIZE)
     ax = _axes(figure, "predicted", "label − predicted")
+    ax.set(xlim=(scale.low, scale.high), ylim=(-scale.residual, scale.residual))
     residuals = np.subtract(one.true, one.predicted)
     ax.axhline(0.0, color=QUIET, ls=(0, (4, 3)), lw=1.4)
     ax.plot(one.predicted, residuals, "o", color=MODEL, ms=4, alpha=0.5, mew=0)
@@ -120,7 +152,7 @@ def spread(lines: Sequence[Residuals], name: str, *, prefix: str) -> Markup:
     ax.set_ylim(bottom=0)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.yaxis.set_major_locator(MaxNLocator(4))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: fmt.number(x, 3)))
+    ax.xaxis.set_major_formatter(_TICKS)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.3g}"))
     theme.write(figure, (2, 12), "examples, %", colour=QUIET)
     theme.write(figure, (333, 230), "label − predicted", colour=QUIET, align="right")

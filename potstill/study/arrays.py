@@ -27,8 +27,9 @@ def frequencies(reader: Reader, names: Sequence[str], classes: Sequence[str]) ->
     return told
 
 
-def figures(reader: Reader, classes: Sequence[str], histograms: Histograms, targets: Sequence[str] = ()) -> Figures:
+def figures(reader: Reader, classes: Sequence[str], histograms: Histograms) -> Figures:
     """The arrays behind the report's figures."""
+    targets = drawn.targets(reader)
     curves, confusion, reliability, texts = {}, {}, {}, {}
     for key, family in reader.tree.families.items():
         found = reader.find(key)
@@ -58,9 +59,9 @@ def figures(reader: Reader, classes: Sequence[str], histograms: Histograms, targ
         frequencies={
             key: {name: splits.drawn(one) for name, one in by_split.items()} for key, by_split in histograms.items()
         },
-        targets=list(targets),
-        errors=drawn.errors(reader, targets) if targets else {},
-        telling=drawn.telling(reader, targets) if targets else [],
+        targets=targets,
+        errors=drawn.errors(reader),
+        telling=drawn.telling(reader),
         texts=texts,
     )
 

@@ -51,12 +51,16 @@ class Kept(Mapping[str, Predictions]):
 
 @dataclass(frozen=True)
 class Found:
-    """One family's files: per complete seed the predictions on each split, and its trainings' results."""
+    """One family's files: per complete seed the predictions on each split, and its trainings' results.
+
+    `targets`: of a regression their names, which a sweep may change.
+    """
 
     family: Family
     predictions: Mapping[int, Mapping[str, Predictions]]
     results: Mapping[int, Sequence[Mapping[str, Any]]]
     failures: Sequence[Failure]
+    targets: tuple[str, ...] = ()
 
     @property
     def seeds(self) -> list[int]:
@@ -91,8 +95,14 @@ class Reader:
                     results[seed] = [storage.read_json(self.root / f / "result.json") for f in family.trainings[seed]]
                 elif not family.brought:
                     failures.append(self._failure(family, seed))
-            self._found[key] = Found(family, predictions, results, failures)
+            names = self._targets(family, next(iter(predictions), None))
+            self._found[key] = Found(family, predictions, results, failures, names)
         return self._found[key]
+
+    def _targets(self, family: Family, seed: int | None) -> tuple[str, ...]:
+        if seed is None:
+            return ()
+        return tuple(storage.read_json(self.root / family.trainings[seed][0] / "network.json").get("targets", ()))
 
     def _predictions(self, unit: str) -> Kept:
         if unit not in self._units:
@@ -143,10 +153,8 @@ class Reader:
         return None
 
 
-def model_result(
-    reader: Reader, key: str, plan: Plan, *, workers: int, classes: Sequence[str], targets: Sequence[str] = ()
-) -> ModelResult:
-    """One model's row of results.json; `classes` are the data's, or `targets` a regression's."""
+def model_result(reader: Reader, key: str, plan: Plan, *, workers: int, classes: Sequence[str]) -> ModelResult:
+    """One model's row of results.json; `classes` are the data's."""
     found = reader.find(key)
     family, settings = found.family, found.family.settings
     metric = plan.verdict.metric
@@ -168,8 +176,8 @@ def model_result(
         metrics=_metrics(reader, found, plan.verdict.on) | areas(reader, found, metric),
         validation=validation,
         tests=_tests(reader, found, plan),
-        splits={} if targets else splits.measures(found, plan.evaluation.splits, classes),
-        values=values.measures(found, plan.evaluation.splits, targets) if targets else {},
+        splits={} if found.targets else splits.measures(found, plan.evaluation.splits, classes),
+        values=values.measures(found, plan.evaluation.splits) if found.targets else {},
         conditions=conditions.conditions(reader, found, plan.evaluation),
         best=epochs.best_epoch(reader.root, found),
         cost=_cost(reader, found, workers),

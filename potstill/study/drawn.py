@@ -24,26 +24,39 @@ TELLING: Final = 10  # rows that are told of one target
 FEW_INPUTS: Final = 12  # numbers of an example, up to which they are told with the row
 
 
-def errors(reader: Reader, targets: Sequence[str]) -> dict[str, dict[str, TargetErrors]]:
+def targets(reader: Reader) -> list[str]:
+    """Names of a regression's targets, in order; of a sweep over targets those of all its points."""
+    return list(dict.fromkeys(name for key in reader.tree.families for name in reader.find(key).targets))
+
+
+def errors(reader: Reader) -> dict[str, dict[str, TargetErrors]]:
     """Of every model and target, on test examples."""
     seeds = {key: trainings(reader.find(key)) for key in reader.tree.families}
     on = {key: family.plan.verdict.on for key, family in reader.tree.families.items()}
+    names = {key: reader.find(key).targets for key, own in seeds.items() if own}
     found = {
-        key: [Errors.of(reader.find(key).judged(seed, on[key])) for seed in own] for key, own in seeds.items() if own
+        key: [Errors.of(reader.find(key).judged(seed, on[key])) for seed in seeds[key]] for key in names if names[key]
     }
-    ends = _ends([one for rows in found.values() for one in rows])
+    ends = {
+        name: _end(
+            [
+                one.residuals[:, names[key].index(name)]
+                for key, rows in found.items()
+                if name in names[key]
+                for one in rows
+            ]
+        )
+        for name in targets(reader)
+    }
     return {
-        key: {name: _target(rows, at, seeds[key], end=float(ends[at])) for at, name in enumerate(targets)}
+        key: {name: _target(rows, at, seeds[key], end=ends[name]) for at, name in enumerate(names[key])}
         for key, rows in found.items()
     }
 
 
-def _ends(rows: Sequence[Errors]) -> NDArray[np.float64]:
-    """(D,) where the bins of residuals end, to either side."""
-    if not rows:
-        return np.ones(1)
-    told = np.quantile(np.concatenate([np.abs(one.residuals) for one in rows]), KEPT, axis=0)
-    return np.asarray(np.where(told > 0, told, 1.0), np.float64)
+def _end(residuals: Sequence[NDArray[np.float64]]) -> float:
+    """Where the bins of a target's residuals end, to either side."""
+    return float(np.quantile(np.abs(np.concatenate(residuals)), KEPT)) or 1.0
 
 
 def _target(rows: Sequence[Errors], at: int, seeds: Sequence[int], *, end: float) -> TargetErrors:
@@ -71,53 +84,56 @@ def worst_rows(labels: NDArray[Any], found: NDArray[Any], labelled: NDArray[np.b
     return sorted({int(row) for column in size.T for row in np.argsort(-column, kind="stable")[:count]})
 
 
-def telling(reader: Reader, targets: Sequence[str]) -> list[Telling]:
+def telling(reader: Reader) -> list[Telling]:
     """For each target the test examples that all models together miss by most: the mean over models of the mean over
     seeds of the absolute residual. Where every seed has examples of its own, those of the first.
     """
-    found: dict[str, list[Errors]] = {}
+    told = (_telling(reader, name) for name in targets(reader))
+    return [one for one in told if one is not None]
+
+
+def _telling(reader: Reader, target: str) -> Telling | None:
+    """Of one target; None where models have test sets of different sizes."""
+    found: dict[str, list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = {}  # labels and values, by seed
     inputs: dict[int, list[Any]] = {}
     names: list[str] = []
-    known = None
+    rows = np.empty(0, np.int64)
     for key, family in reader.tree.families.items():
-        one = reader.find(key)
-        seeds = trainings(one)[: 1 if family.plan.data.redraw == "seed" else None]
-        if not seeds:
+        one, on = reader.find(key), family.plan.verdict.on
+        if target not in one.targets:
             continue
-        on = family.plan.verdict.on
-        found[key] = [Errors.of(one.predictions[seed][on]) for seed in seeds]
-        known = np.flatnonzero(one.predictions[seeds[0]][on].labelled)
+        seeds = trainings(one)[: 1 if family.plan.data.redraw == "seed" else None]
+        at = one.targets.index(target)
+        many = [Errors.of(one.predictions[seed][on]) for seed in seeds]
+        found[key] = [(part.labels[:, at], part.values[:, at]) for part in many]
+        rows = np.flatnonzero(one.predictions[seeds[0]][on].labelled)
         for seed in seeds:
             told = storage.read_json(reader.root / family.units[seed] / "evaluation.json").get("telling", {}).get(on)
             if told is not None:
                 names = told["names"]
                 inputs |= {int(row): values for row, values in told["rows"].items()}
-    if known is None or len({len(rows[0].labels) for rows in found.values()}) > 1:
-        return []
-    told = [_telling(found, at, name, rows=known, inputs=inputs) for at, name in enumerate(targets)]
-    return [one.model_copy(update={"inputs": names}) for one in told]
+    if len({len(many[0][0]) for many in found.values()}) > 1:
+        return None
+    return Telling(target=target, inputs=names, rows=_worst(found, rows, inputs))
 
 
-def _telling(
-    found: Mapping[str, list[Errors]],
-    at: int,
-    name: str,
-    *,
+def _worst(
+    found: Mapping[str, Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]],
     rows: NDArray[np.int64],
     inputs: Mapping[int, list[Any]],
-) -> Telling:
-    sizes = [np.mean([np.abs(one.residuals[:, at]) for one in many], axis=0) for many in found.values()]
-    score = np.mean(sizes, axis=0)
+) -> list[TellingRow]:
+    score = np.mean(
+        [np.mean([np.abs(labels - got) for labels, got in many], axis=0) for many in found.values()], axis=0
+    )
     order = [int(place) for place in np.argsort(-score, kind="stable")[: 4 * TELLING]]
     chosen = [place for place in order if not inputs or int(rows[place]) in inputs][:TELLING]
-    truth = next(iter(found.values()))[0].labels[:, at]
-    told = [
+    truth = next(iter(found.values()))[0][0]
+    return [
         TellingRow(
             row=int(rows[place]),
             inputs=inputs.get(int(rows[place]), []),
             label=float(truth[place]),
-            predicted={key: float(np.mean([one.values[place, at] for one in many])) for key, many in found.items()},
+            predicted={key: float(np.mean([got[place] for _, got in many])) for key, many in found.items()},
         )
         for place in chosen
     ]
-    return Telling(target=name, rows=told)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from potstill import engine, storage
 from potstill.errors import RunError
-from potstill.study import arrays, collect, folder, splits, trials, values, words
+from potstill.study import arrays, collect, drawn, folder, splits, trials, values, words
 from potstill.study.inheritance import inherited
 from potstill.study.job import Facts, Job, evaluate_all, file_hash, train_all
 from potstill.study.judging import verdicts
@@ -64,12 +64,10 @@ def write_results(job: Job, tree: Tree, facts: Facts, seconds: float, *, tuned: 
     plan, reader, reads = job.plan, collect.Reader(job.root, tree), folder.test_reads(job.root, job.plan)
     known = facts(data_table(plan), plan.seed_list[0])
     models = {
-        key: collect.model_result(
-            reader, key, plan, workers=job.workers, classes=known["classes"], targets=known.get("targets", ())
-        )
+        key: collect.model_result(reader, key, plan, workers=job.workers, classes=known["classes"])
         for key in tree.families
     }
-    targets = known.get("targets", ())
+    targets = drawn.targets(reader) or known.get("targets", [])
     before = job.root / "results.json"
     earlier = storage.read_json(before).get("seconds", 0.0) if before.is_file() else 0.0
     environment = folder.environment(job.workers, engine.Engine.pick().describe())
@@ -82,12 +80,12 @@ def write_results(job: Job, tree: Tree, facts: Facts, seconds: float, *, tuned: 
         margin=plan.verdict.margin,
         baseline=plan.baseline,
         seeds=plan.seed_list,
-        data={**storage.plain(known), "plan": data_table(plan)},
+        data={**storage.plain(known), **({"targets": targets} if targets else {}), "plan": data_table(plan)},
         models=models,
         verdicts=verdicts(plan, reader, models, look=reads.looks, tuning=tuned.tuning),
         tuning=tuned.tuning,
         inheritance={} if targets else inherited(reader, plan.baseline, known["classes"]),
-        shared_errors=values.shared(reader, plan.baseline, targets) if targets else {},
+        shared_errors=values.shared(reader, plan.baseline) if targets else {},
         published=[Published(source=p.source, metrics=p.metrics) for p in [plan.published] if p is not None],
         test_reads=reads,
         plan=tuned.written.to_dict(),
@@ -98,8 +96,8 @@ def write_results(job: Job, tree: Tree, facts: Facts, seconds: float, *, tuned: 
     )
     storage.write_json(job.root / "environment.json", environment)
     histograms = {} if targets else arrays.frequencies(reader, plan.evaluation.splits, known["classes"])
-    drawn = arrays.figures(reader, known["classes"], histograms, targets)
-    storage.write_json(job.root / "figures.json", drawn.model_dump(mode="json"))
+    figures = arrays.figures(reader, known["classes"], histograms)
+    storage.write_json(job.root / "figures.json", figures.model_dump(mode="json"))
     _write_tables(job, reader, models, histograms)
     storage.write_json(before, results.model_dump(mode="json"))
     return results

@@ -56,17 +56,17 @@ def reach(level: float) -> float:
     return float(special.ndtri((1 + level) / 2))
 
 
-def measures(found: Found, names: Sequence[str], targets: Sequence[str]) -> dict[str, ValueMeasures]:
+def measures(found: Found, names: Sequence[str]) -> dict[str, ValueMeasures]:
     """The splits of `names` for which every seed has predictions of labelled examples."""
     told = {}
     for name in names:
         there = found.seeds and all(name in found.predictions[seed] for seed in found.seeds)
         if there and all(found.predictions[seed][name].labelled.any() for seed in found.seeds):
-            told[name] = _measures(found, name, targets)
+            told[name] = _measures(found, name)
     return told
 
 
-def _measures(found: Found, split: str, targets: Sequence[str]) -> ValueMeasures:
+def _measures(found: Found, split: str) -> ValueMeasures:
     first = found.predictions[found.seeds[0]][split]
     seeds = [Errors.of(found.judged(seed, split)) for seed in found.seeds]
     answered = first.log_variances is not None
@@ -74,7 +74,9 @@ def _measures(found: Found, split: str, targets: Sequence[str]) -> ValueMeasures
         examples=len(first.labelled),
         labelled=int(first.labelled.sum()),
         variance=None if seeds[0].sigmas is None else "answered" if answered else "validation",
-        targets={name: _target(seeds, at, once=found.family.settings["shared"]) for at, name in enumerate(targets)},
+        targets={
+            name: _target(seeds, at, once=found.family.settings["shared"]) for at, name in enumerate(found.targets)
+        },
     )
 
 
@@ -121,7 +123,7 @@ def _rows(found: Mapping[str, tuple[list[int], Mapping[str, ValueMeasures]]]) ->
                     yield (key, seed, split, target, whole.labelled, *shown)
 
 
-def shared(reader: Reader, baseline: str | None, targets: Sequence[str]) -> dict[str, dict[str, SharedErrors]]:
+def shared(reader: Reader, baseline: str | None) -> dict[str, dict[str, SharedErrors]]:
     """What every student's errors have of its teachers', by key and target; `baseline` names the model that is one."""
     told = {}
     for key in reader.tree.families:
@@ -131,7 +133,8 @@ def shared(reader: Reader, baseline: str | None, targets: Sequence[str]) -> dict
             other = reader.baseline(student, baseline)
             never_met = _pairs(reader, student, other) if other is not None else []
             told[key] = {
-                name: _shared(reader, student, at, pairs=pairs, never_met=never_met) for at, name in enumerate(targets)
+                name: _shared(reader, student, at, pairs=pairs, never_met=never_met)
+                for at, name in enumerate(student.targets)
             }
     return told
 
