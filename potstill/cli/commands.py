@@ -251,15 +251,22 @@ def explore(
         str | None,
         typer.Option("--target", metavar="COLUMN", help="A table's labels: names, or how many columns at the end."),
     ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", metavar="COLUMN", help="A table's texts. [default: told by what its cells hold]"),
+    ] = None,
     validation: Validation = None,
-    test: Test = None,
+    test: Annotated[
+        str | None,
+        typer.Option("--test", metavar="X", help="Test examples, or test sets by name, { a = FILE }, as in a plan."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Look at a data set. A page of counts, values, means, duplicates, examples, and what is wrong with them."""
+    """Look at a data set. A page of counts, values, words, duplicates, examples, and what is wrong with them."""
     from potstill.cli import exploring, models
 
-    opening = models.Opening(source, None, data, validation=validation, test=test)
-    exploring.explore(opening, out, task=task, target=target, as_json=as_json)
+    opening = models.Opening(source, None, data, validation=validation)
+    exploring.explore(opening, out, task=task, target=target, column=text, test=test, as_json=as_json)
 
 
 @command("potstill networks resnet18 --shape 3x64x64 --outputs 2")

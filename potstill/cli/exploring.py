@@ -16,7 +16,16 @@ from potstill.errors import SettingError, unknown
 _TASKS = ("multiclass", "binary", "regression")
 
 
-def explore(opening: Opening, out: Path | None, *, task: str, target: str | None, as_json: bool) -> None:
+def explore(
+    opening: Opening,
+    out: Path | None,
+    *,
+    task: str,
+    target: str | None,
+    column: str | None,
+    test: str | None,
+    as_json: bool,
+) -> None:
     """Write the page, and say on the terminal what to look at."""
     from potstill.explore import explore as look
     from potstill.report import explored
@@ -29,7 +38,8 @@ def explore(opening: Opening, out: Path | None, *, task: str, target: str | None
         task=task,  # type: ignore[arg-type]
         target=_target(target),
         validation=count(opening.validation),
-        test=count(opening.test),
+        test=_test(test),
+        text=column,
     )
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", found.name).strip("-.") or "data"
     page = explored.write(found, out or Path("explored") / f"{name}.html")
@@ -58,3 +68,18 @@ def _target(target: str | None) -> Any:
         return int(target)
     names = [name.strip() for name in target.split(",")]
     return names[0] if len(names) == 1 else names
+
+
+def _test(test: str | None) -> float | dict[str, Any] | None:
+    """A number or a fraction of examples, or a table of test sets by name."""
+    from potstill.study.plan_text import parse_value
+
+    found = None if test is None else parse_value(test)
+    if isinstance(found, int | float) and not isinstance(found, bool):
+        return count(float(found))
+    if found is not None and not isinstance(found, dict):
+        raise SettingError(
+            f"--test {test}: wanted is a number or a fraction of examples, or test sets by name as in a plan: "
+            "{ new = 'new.csv' }."
+        )
+    return found

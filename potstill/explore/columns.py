@@ -20,7 +20,10 @@ MOST: Final = 200  # features of rows that are told one by one
 
 
 def columns(found: Gathered) -> tuple[Column, ...]:
-    """Of a table all columns, targets last; of rows the features; of pictures none. About the training examples."""
+    """Of a table all columns but those of texts, targets last; of rows the features; of pictures none.
+
+    About the training examples.
+    """
     if found.tabular is not None:
         return _of_table(found)
     if found.form == "rows" and found.data.spec.shape[0] <= MOST:
@@ -32,7 +35,7 @@ def _of_table(found: Gathered) -> tuple[Column, ...]:
     told = found.tabular
     if told is None or found.train.table is None:
         return ()
-    names = [name for name in told.table.names if name not in told.targets]
+    names = [name for name in told.table.names if name not in (*told.targets, *found.texts)]
     made = []
     for name in (*names, *told.targets):
         missing = {}

@@ -7,7 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from potstill.explore.found import Column, Fault, Near, Split, Twins, Values
+from potstill.explore import text_faults
+from potstill.explore.found import Column, Fault, Near, Split, Texts, Twins, Values
 
 IMBALANCE: Final = 3.0  # the largest class against the smallest
 FEW: Final = 10  # labelled examples of a class
@@ -34,6 +35,7 @@ def faults(
     near: Sequence[Near],
     notes: Sequence[str],
     features: int,
+    texts: Texts | None = None,
 ) -> tuple[Fault, ...]:
     """All of them, grave ones first."""
     found = [
@@ -44,6 +46,7 @@ def faults(
         *([] if regression else _classes(splits, groups)),
         *_columns(columns),
         *_values(values, columns, features),
+        *([] if texts is None else text_faults.faults(texts, groups, DRIFT)),
     ]
     return tuple(sorted(found, key=lambda fault: not fault.grave))
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float64]
-Form: TypeAlias = Literal["pictures", "rows", "table"]
+Form: TypeAlias = Literal["pictures", "rows", "table", "texts"]
 Place: TypeAlias = tuple[str, int]  # split, and row of the part as it was read (from 0)
 
 
@@ -117,6 +117,110 @@ class Projection:
 
 
 @dataclass(frozen=True)
+class Lengths:
+    """How long texts are, in one unit: least, 5th, 50th and 95th percentile, greatest, mean."""
+
+    least: float
+    low: float
+    median: float
+    high: float
+    greatest: float
+    mean: float
+
+
+@dataclass(frozen=True)
+class TextGroup:
+    """Texts of one group of a split, or of all groups: how many, how long, and how many have each kind of marker.
+
+    `empty`: texts without any word. `markers`: of `potstill.explore.markers`, in its order.
+    """
+
+    texts: int
+    words: Lengths
+    characters: Lengths
+    empty: int
+    markers: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class TextSplit:
+    """Texts of a split, all and by group (None for a group without any).
+
+    `unknown`: the share of its words that no training text has; of training words those that no other training text
+    has, so that both say the same of texts that are drawn alike. `error`: standard error of that share over texts.
+    `counts`: of texts with a number of words between the edges of `Texts`.
+    """
+
+    whole: TextGroup
+    groups: tuple[TextGroup | None, ...]
+    tokens: int
+    unknown: float
+    error: float
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word: the share of a group's training texts that have it, that of the others, and the z of their log odds."""
+
+    word: str
+    inside: float
+    outside: float
+    z: float
+
+
+@dataclass(frozen=True)
+class Telling:
+    """A word whose presence tells the label: how much of it (Cramer's V squared), and shares of the group that has it
+    most and of the other groups."""
+
+    word: str
+    group: str
+    told: float
+    inside: float
+    outside: float
+
+
+@dataclass(frozen=True)
+class TextExample:
+    """A training text: its row, its group, and for one that reads like another group that one's name and by how much:
+    the difference of naive Bayes' log odds."""
+
+    row: int
+    group: str
+    text: str
+    like: str = ""
+    by: float = 0.0
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A column of texts. `others`: names of further columns of texts, which were not looked at.
+
+    `vocabulary`: different words of the training texts, and `once` those that one text alone has; words as networks are
+    given them, with mentions masked. `length_told`: how much the number of words tells of the group (eta squared).
+    `twins`: texts that are equal but for case, mentions, links, blanks and signs, and not equal as they are. `shown`:
+    the texts that twins show, by split and row ("train 3").
+    """
+
+    column: str
+    others: tuple[str, ...]
+    vocabulary: int
+    once: int
+    edges: tuple[float, ...]
+    splits: Mapping[str, TextSplit]
+    frequent: tuple[tuple[Word, ...], ...]
+    telling: tuple[tuple[Word, ...], ...]
+    giveaways: tuple[Telling, ...]
+    length_told: float | None
+    twins: tuple[Twins, ...]
+    examples: tuple[tuple[TextExample, ...], ...]
+    against: tuple[TextExample, ...]
+    longest: tuple[TextExample, ...]
+    shown: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Exploration:
     """Everything that is found. `pictures` (not in JSON): arrays of raw numbers for the page, by what they show.
 
@@ -143,6 +247,7 @@ class Exploration:
     projection: Projection | None
     atypical: tuple[tuple[int, str, float], ...] = ()  # training rows farthest from their group's mean
     preprocessing: Mapping[str, float] = field(default_factory=dict)
+    texts: Texts | None = None
     pictures: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
 
     def to_dict(self) -> dict[str, Any]:

@@ -12,14 +12,18 @@ import torch
 from numpy.typing import NDArray
 
 from potstill import data
-from potstill.data import named
-from potstill.data.parts import Target, row_digests
-from potstill.data.table import Table, Tabular
+from potstill.data import columns, named
+from potstill.data.fitted import Fitted, Made, Ready
+from potstill.data.parts import Contents, Part, Target, row_digests
+from potstill.data.table import Table, Tabular, is_number
+from potstill.errors import DataError
 from potstill.explore.found import Floats, Form
 from potstill.types import Task
 
 QUARTERS: Final = ("lowest quarter", "second quarter", "third quarter", "highest quarter")
 _BLOCK: Final = 1 << 22  # numbers that are looked at at a time
+_WORDS: Final = 3  # on average, of a cell of a column of texts,
+_DIFFERENT: Final = 0.5  # of whose cells so many are different
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,12 +85,13 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Gathered:
-    """A data set, opened for exploring."""
+    """A data set, opened for exploring. `texts`: its columns of texts, of which the first is looked at."""
 
     data: data.Data
     splits: Mapping[str, Rows]
     groups: tuple[str, ...]
     tabular: Tabular | None
+    texts: tuple[str, ...] = ()
 
     @property
     def train(self) -> Rows:
@@ -96,6 +101,8 @@ class Gathered:
     @property
     def form(self) -> Form:
         """What kind of examples these are."""
+        if self.texts:
+            return "texts"
         if self.tabular is not None:
             return "table"
         return "pictures" if len(self.data.spec.shape) == 3 else "rows"
@@ -108,15 +115,29 @@ def gather(
     task: Task,
     target: Target,
     validation: float | None,
-    test: float | None,
+    test: float | Mapping[str, Any] | None,
+    text: str | None = None,
 ) -> Gathered:
-    """Open a data set with all its splits. What pictures cannot be read, or are there twice, is told, not refused."""
+    """Open a data set with all its splits. What pictures cannot be read, or are there twice, is told, not refused.
+
+    `text`: the column of texts to look at; the first one where it is None.
+    """
     told = _bearing(source, folder)
+    contents = named.locate(told, folder, task, target=target) if isinstance(told, Mapping) else None
+    parts = contents.parts if contents is not None else {}
+    tabular = contents is not None and contents.tabular
+    tables = {"train": parts["train"]().table if tabular else None}
+    words = _text_columns(tables["train"], text, contents)
     opened = data.open(
-        told, folder=folder, task=task, target=target, validation=validation, test=test, scale_targets=False
+        told,
+        folder=folder,
+        task=task,
+        target=target,
+        validation=validation,
+        test=test,
+        scale_targets=False,
+        inputs={words[0]: _unmade(words[0])} if words else None,
     )
-    parts = named.locate(told, folder, task, target=target).parts if isinstance(told, Mapping) else {}
-    tables: dict[str, Tabular | None] = {}
     sources = {"train": opened.train, "validation": opened.validation, **opened.tests}
     known = {name: one for name, one in sources.items() if one is not None}
     bounds = _bounds(opened) if task == "regression" else None
@@ -124,15 +145,50 @@ def gather(
     for name, one in known.items():
         part = name if name in parts or name not in ("validation", "test") else "train"
         if part not in tables:
-            tables[part] = parts[part]().table if part in parts and _is_table(opened) else None
+            tables[part] = parts[part]().table if part in parts and tabular else None
         told_table = tables[part]
         table = None if told_table is None else told_table.table.take(one.rows.numpy())
         splits[name] = Rows(one, _groups(one, bounds), table)
     groups = QUARTERS if bounds is not None else opened.spec.classes
-    if len(opened.spec.shape) == 1 and not _is_table(opened):
+    if len(opened.spec.shape) == 1 and not tabular:
         unit = _unit(splits["train"])
         splits = {name: replace(one, unit=unit) for name, one in splits.items()}
-    return Gathered(opened, splits, groups, tables.get("train"))
+    return Gathered(opened, splits, groups, tables["train"], words)
+
+
+def _text_columns(told: Tabular | None, text: str | None, contents: Contents | None) -> tuple[str, ...]:
+    """The columns of texts, `text` first: those of many words and few equal cells that nobody calls a category."""
+    if told is None:
+        if text is not None:
+            where = "this data set" if contents is None else contents.name
+            raise DataError(f'text = "{text}": {where} is no table with columns.')
+        return ()
+    table, taken = told.table, {*told.targets, *told.options.categorical, *told.options.numeric}
+    if text is not None:
+        table.column(text)
+        if text in told.targets:
+            raise DataError(f'text = "{text}": {table.where}: this column is the target.')
+    found = [name for name in told.features if name not in taken and _holds_texts(table, name, told)]
+    return tuple(dict.fromkeys([*([] if text is None else [text]), *found]))
+
+
+def _holds_texts(table: Table, name: str, told: Tabular) -> bool:
+    column = table.column(name)
+    if not isinstance(column, list):
+        return False
+    there = [cell for cell in columns.words(column, told.options.missing) if cell]
+    if not there or all(map(is_number, there)):
+        return False
+    return sum(len(cell.split()) for cell in there) >= _WORDS * len(there) and len(set(there)) > _DIFFERENT * len(there)
+
+
+def _unmade(column: str) -> Ready:
+    """An input of no numbers: texts are looked at as they are."""
+
+    def make(part: Part) -> Made:
+        return Made(torch.zeros(len(part.inputs), 0))
+
+    return Ready(Fitted((0,), make, recipe={"column": column}))
 
 
 def _unit(train: Rows) -> Floats:
@@ -145,10 +201,6 @@ def _unit(train: Rows) -> Floats:
         square += ((block - total / len(train)) ** 2).sum(0)
     spread = np.sqrt(square / len(train))
     return np.where(spread > 0, spread, 1.0)
-
-
-def _is_table(opened: data.Data) -> bool:
-    return opened.train.spec.recipe.get("kind") == "table"
 
 
 def _bearing(source: Any, folder: Path | None) -> Any:

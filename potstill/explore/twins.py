@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations
 from typing import Final, NamedTuple
 
@@ -12,18 +13,28 @@ from potstill.explore.found import Floats, Near, Place, Twins
 from potstill.explore.gather import Gathered, Rows
 
 SHOWN: Final = 8
-RADIUS: Final = {"pictures": 0.05, "rows": 0.02, "table": 0.02}  # of the usual distance: nearer is nearly equal
+RADIUS: Final = {
+    "pictures": 0.05,
+    "rows": 0.02,
+    "table": 0.02,
+    "texts": 0.0,
+}  # of the usual distance: nearer is nearly equal
 _NEIGHBOURS: Final = 5  # of a projected example, whose distance is then measured in full
 
 
 class _All(NamedTuple):
-    """All rows of all splits, one split after the other; `twin`: the same number for equal examples."""
+    """All rows of all splits, one split after the other; `twin`: the same number for equal examples.
+
+    `equal`: where those are only alike, the same number for those that are equal too, which are not told.
+    """
 
     names: tuple[str, ...]
     split: NDArray[np.int64]
     row: NDArray[np.int64]
     group: NDArray[np.int64]
     twin: NDArray[np.int64]
+    equal: NDArray[np.int64] | None = None
+    size: NDArray[np.int64] | None = None
 
     def place(self, number: int, splits: dict[str, Rows]) -> Place:
         name = self.names[self.split[number]]
@@ -35,10 +46,23 @@ def different(rows: Rows) -> int:
     return len(np.unique(_keys(rows.digests)))
 
 
-def twins(found: Gathered) -> tuple[Twins, ...]:
-    """Of every split, and of every two; those without any are left out."""
+def twins(
+    found: Gathered,
+    alike: Mapping[str, NDArray[np.uint8]] | None = None,
+    *,
+    sizes: Mapping[str, NDArray[np.int64]] | None = None,
+) -> tuple[Twins, ...]:
+    """Of every split, and of every two; those without any are left out.
+
+    `alike` (n, 32) uint8 of each split: examples with equal ones are alike, and those are told that are not equal.
+    `sizes` (n,): large examples are shown first.
+    """
     splits = dict(found.splits)
-    whole = _all(splits)
+    whole = _all(splits, {name: rows.digests for name, rows in splits.items()})
+    if alike is not None:
+        whole = _all(splits, alike)._replace(equal=whole.twin)
+    if sizes is not None:
+        whole = whole._replace(size=np.concatenate([sizes[name] for name in whole.names]))
     told = []
     for name in whole.names:
         told.append(_between(whole, splits, (name,)))
@@ -51,9 +75,9 @@ def _keys(digests: NDArray[np.uint8]) -> NDArray[np.void]:
     return np.ascontiguousarray(digests).view(np.dtype((np.void, digests.shape[1])))[:, 0]
 
 
-def _all(splits: dict[str, Rows]) -> _All:
+def _all(splits: dict[str, Rows], told: Mapping[str, NDArray[np.uint8]]) -> _All:
     names = tuple(splits)
-    digests = np.concatenate([_keys(splits[name].digests) for name in names])
+    digests = np.concatenate([_keys(told[name]) for name in names])
     lengths = [len(splits[name]) for name in names]
     return _All(
         names,
@@ -81,14 +105,42 @@ def _between(whole: _All, splits: dict[str, Rows], names: tuple[str, ...]) -> Tw
         known = {int(whole.twin[number]): number for number in reversed(numbers.tolist())}
         others = np.flatnonzero(whole.split == last).tolist()
         extra = [(known[twin], number) for number in others if (twin := int(whole.twin[number])) in known]
+    extra = _only_alike(whole, extra, numbers, same=first == last)
     clashes = [(a, b) for a, b in extra if _clash(whole, a, b)]
-    shown = [*clashes, *(pair for pair in extra if pair not in set(clashes))][:SHOWN]
+    shown = _shown(whole, clashes, extra)
     return Twins(
         names,
         len(extra),
         len(clashes),
         tuple((whole.place(a, splits), whole.place(b, splits)) for a, b in shown),
     )
+
+
+def _shown(whole: _All, clashes: list[tuple[int, int]], extra: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Some pairs, those with other labels first, then large ones, of which each kind of example is there once."""
+    rest = [*clashes, *(pair for pair in extra if pair not in set(clashes))]
+    if whole.size is None:
+        return rest[:SHOWN]
+    size, known = whole.size, set(clashes)
+    rest.sort(key=lambda pair: (pair not in known, -int(size[pair[1]])))
+    kinds: dict[int, tuple[int, int]] = {}
+    for pair in rest:
+        kinds.setdefault(int(whole.twin[pair[1]]), pair)
+    return list(kinds.values())[:SHOWN]
+
+
+def _only_alike(
+    whole: _All, extra: list[tuple[int, int]], numbers: NDArray[np.int64], *, same: bool
+) -> list[tuple[int, int]]:
+    """Without the pairs whose second example has an equal one before it, or among the first split's `numbers`."""
+    if whole.equal is None:
+        return extra
+    if same:
+        _, firsts = np.unique(whole.equal[numbers], return_index=True)
+        fresh = set(numbers[firsts].tolist())
+        return [pair for pair in extra if pair[1] in fresh]
+    known = set(whole.equal[numbers].tolist())
+    return [pair for pair in extra if int(whole.equal[pair[1]]) not in known]
 
 
 def _clash(whole: _All, a: int, b: int) -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from potstill.data.parts import Target
-from potstill.explore import columns, faults, projection, twins, values
-from potstill.explore.found import Exploration, Split
+from potstill.explore import columns, faults, projection, texts, twins, values
+from potstill.explore.found import Exploration, Near, Pair, Projection, Split, Values
 from potstill.explore.gather import Gathered, Rows, gather
 from potstill.types import Task
 
@@ -25,12 +26,14 @@ def explore(
     task: Task = "multiclass",
     target: Target = None,
     validation: float | None = None,
-    test: float | None = None,
+    test: float | Mapping[str, Any] | None = None,
+    text: str | None = None,
 ) -> Exploration:
     """Look at a data set, its test examples too: whoever does has taken a look at them.
 
-    Arguments as of `data.open`. Rows are gone through in blocks: 60,000 pictures take no more memory than a few
-    thousand. Pictures that cannot be read are left out and told. Raises `DataError` for data that cannot be opened.
+    Arguments as of `data.open`. `text`: the column of texts to look at, where a table has several or what holds them is
+    not told by its cells. Rows are gone through in blocks: 60,000 pictures take no more memory than a few thousand.
+    Pictures that cannot be read are left out and told. Raises `DataError` for data that cannot be opened.
     """
     found = gather(
         source,
@@ -39,12 +42,12 @@ def explore(
         target=target,
         validation=validation,
         test=test,
+        text=text,
     )
-    numbers, grouped = values.values(found), values.groups(found)
-    nearest, farthest = values.pairs(found.groups, grouped.means)
-    parts = projection.components(found)
-    equal, nearly = twins.twins(found), twins.near(found, parts.vectors, parts.typical)
+    numbers = _numbers(found)
+    equal = twins.twins(found)
     told = columns.columns(found)
+    words = texts.texts(found, equal)
     splits = {name: _split(rows, len(found.groups)) for name, rows in found.splits.items()}
     spec, opened = found.data.spec, found.data
     return Exploration(
@@ -60,25 +63,58 @@ def explore(
             groups=found.groups,
             regression=spec.task == "regression",
             columns=told,
-            values=numbers,
+            values=numbers.values,
             twins=equal,
-            near=nearly,
+            near=numbers.near,
             notes=opened.notes,
             features=int(np.prod(spec.shape)),
+            texts=words,
         ),
         splits=splits,
         labels=_labels(found),
-        values=None if found.form == "table" else numbers,
+        values=None if found.form == "table" else numbers.values,
         columns=told,
-        nearest=nearest,
-        farthest=farthest,
-        within=grouped.within,
+        nearest=numbers.nearest,
+        farthest=numbers.farthest,
+        within=numbers.within,
         twins=equal,
-        near=nearly,
-        projection=parts.projection,
-        atypical=_atypical(found, grouped.distances),
+        near=numbers.near,
+        projection=numbers.projection,
+        atypical=numbers.atypical,
         preprocessing={"scale": spec.preprocessing.scale, "offset": spec.preprocessing.offset},
-        pictures=_pictures(found, grouped) if found.form == "pictures" else {},
+        texts=words,
+        pictures=numbers.pictures,
+    )
+
+
+class _Numbers(NamedTuple):
+    """What is told of examples that are numbers; nothing of texts."""
+
+    values: Values | None = None
+    nearest: tuple[Pair, ...] = ()
+    farthest: tuple[Pair, ...] = ()
+    within: float | None = None
+    near: tuple[Near, ...] = ()
+    projection: Projection | None = None
+    atypical: tuple[tuple[int, str, float], ...] = ()
+    pictures: Mapping[str, np.ndarray[Any, Any]] = {}
+
+
+def _numbers(found: Gathered) -> _Numbers:
+    if found.form == "texts":
+        return _Numbers()
+    numbers, grouped = values.values(found), values.groups(found)
+    nearest, farthest = values.pairs(found.groups, grouped.means)
+    parts = projection.components(found)
+    return _Numbers(
+        numbers,
+        nearest,
+        farthest,
+        grouped.within,
+        twins.near(found, parts.vectors, parts.typical),
+        parts.projection,
+        _atypical(found, grouped.distances),
+        _pictures(found, grouped) if found.form == "pictures" else {},
     )
 
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from potstill.explore.found import Column, Exploration, Pair, Values
 from potstill.report import explored_figures as figures
+from potstill.report import explored_texts, html, raster, theme
 from potstill.report import format as fmt
-from potstill.report import html, raster, theme
 from potstill.report.sections import Ids
 from potstill.report.tables import Cell, Table, cells
 from potstill.storage import write_text
@@ -68,6 +68,7 @@ def _content(found: Exploration) -> dict[str, Any]:
         "twins": _twins(found),
         "projection": projection
         and figures.scatter(projection.points, found.groups, projection.shares, prefix=ids.new("components")),
+        "texts": explored_texts.section(found, ids),
         "shares": projection and ", ".join(f"{100 * share:.1f} %" for share in projection.shares[:8]),
         "unit": "standard deviations" if found.form != "pictures" else "the unit of the pictures",
     }
@@ -75,7 +76,12 @@ def _content(found: Exploration) -> dict[str, Any]:
 
 def _lead(found: Exploration) -> str:
     shape = " x ".join(map(str, found.shape))
-    kind = {"pictures": f"pictures of {shape}", "rows": f"rows of {shape} numbers", "table": "rows of a table"}
+    kind = {
+        "pictures": f"pictures of {shape}",
+        "rows": f"rows of {shape} numbers",
+        "table": "rows of a table",
+        "texts": "texts",
+    }
     examples = sum(split.examples for split in found.splits.values())
     named = fmt.plural(len(found.groups), "class", "classes")
     what = named if found.task != "regression" else fmt.plural(len(found.targets), "target")
@@ -201,11 +207,15 @@ def _pairs(what: str, pairs: tuple[Pair, ...], within: float | None) -> Table:
 
 def _twins(found: Exploration) -> list[Table]:
     told = []
-    for one in found.twins:
-        where = " and ".join(one.splits)
-        rows = [cells(*(f"{split}, row {place:,}" for split, place in pair)) for pair in one.shown]
+    alike = () if found.texts is None else found.texts.twins
+    for number, one in enumerate((*found.twins, *alike)):
+        what = (
+            "Equal examples" if number < len(found.twins) else "Equal but for case, mentions, links, blanks and signs"
+        )
+        rows = [tuple(_place(found, split, row) for split, row in pair) for pair in one.shown]
+        caption = f"{what} in {' and '.join(one.splits)}: {one.extra:,}"
         told.append(
-            Table(f"Equal examples in {where}: {one.extra:,}", ("One", "The other"), tuple(rows), frozenset({0, 1}))
+            Table(caption, ("One", "The other"), tuple(rows), frozenset({0, 1}), "texts" if found.texts else "")
         )
     for near in found.near:
         rows = [
@@ -216,3 +226,10 @@ def _twins(found: Exploration) -> list[Table]:
         columns = ("One", "The other", "Of the usual distance")
         told.append(Table(caption, columns, tuple(rows), frozenset({0, 1})))
     return told
+
+
+def _place(found: Exploration, split: str, row: int) -> Cell:
+    """Where an example is; of a text what it says, too."""
+    where = f"{split}, row {row:,}"
+    text = None if found.texts is None else found.texts.shown.get(f"{split} {row}")
+    return Cell(where) if text is None else Cell(explored_texts.shown(text), (where,))

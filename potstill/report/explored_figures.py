@@ -59,8 +59,15 @@ def counts(groups: Sequence[str], splits: Mapping[str, Sequence[int]], *, prefix
     return svg.inline(figure, prefix=prefix, title="Labelled examples of each group", description=told)
 
 
-def histogram(edges: Sequence[float], parts: Mapping[str, Sequence[int]], *, prefix: str) -> Markup:
-    """The share of numbers in each bin, a line for each split."""
+def histogram(
+    edges: Sequence[float],
+    parts: Mapping[str, Sequence[int]],
+    *,
+    prefix: str,
+    of: str = "numbers",
+    value: str = "value as stored",
+) -> Markup:
+    """The share of numbers (or `of` other things) in each bin, a line for each split."""
     figure = theme.canvas(560, 240)
     ax = theme.axes(figure, (56, 42, 14, 40))
     for at, (name, numbers) in enumerate(parts.items()):
@@ -73,10 +80,12 @@ def histogram(edges: Sequence[float], parts: Mapping[str, Sequence[int]], *, pre
     ax.set_yscale("log")
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g}"))
     ax.xaxis.set_major_locator(MaxNLocator(8))
-    theme.write(figure, (2, 12), "share of all numbers, %", colour=QUIET)
-    theme.write(figure, (553, 234), "value as stored", colour=QUIET, align="right")
+    theme.write(figure, (2, 12), f"share of all {of}, %", colour=QUIET)
+    theme.write(figure, (553, 234), value, colour=QUIET, align="right")
     told = f"{len(edges) - 1} bins from {edges[0]:g} to {edges[-1]:g}"
-    return svg.inline(figure, prefix=prefix, title="Values", description=told)
+    return svg.inline(
+        figure, prefix=prefix, title=fmt.capital(value) if of != "numbers" else "Values", description=told
+    )
 
 
 def small_histogram(numbers: Sequence[int], name: str, *, prefix: str) -> Markup:
