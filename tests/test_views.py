@@ -45,6 +45,24 @@ def _crop(picture: Tensor, numbers: list[float], padding: int) -> Tensor:
     return out
 
 
+def _erase(picture: Tensor, numbers: list[float], chance: float, least: float, most: float, stretch: float) -> Tensor:
+    out = picture.clone()
+    _, height, width = picture.shape
+    if numbers[0] >= chance:
+        return out
+    area = (least + (most - least) * numbers[1]) * height * width
+    ratio = math.exp((2 * numbers[2] - 1) * math.log(stretch))
+    tall, wide = min(round(math.sqrt(area * ratio)), height), min(round(math.sqrt(area / ratio)), width)
+    top, left = math.floor(numbers[3] * (height - tall + 1)), math.floor(numbers[4] * (width - wide + 1))
+    lowest, highest = float(picture.min()), float(picture.max())
+    grey = lowest + numbers[5] * (highest - lowest)
+    for c, y, x in np.ndindex(*picture.shape):
+        if top <= y < top + tall and left <= x < left + wide:
+            out[c, y, x] = grey if picture.is_floating_point() else round(grey)
+    return out
+
+
+_ZHONG = {"chance": 0.5, "least": 0.02, "most": 0.4, "stretch": 3.3}
 CASES = [
     ("flip", {}, _flip),
     ("shift", {"fraction": 0.4}, _shift),
@@ -53,6 +71,11 @@ CASES = [
     ("crop", {"padding": 2}, _crop),
     ("crop", {"padding": 9}, _crop),
     ("crop", {"padding": 0}, _crop),
+    ("erase", _ZHONG, _erase),
+    ("erase", {"chance": 1.0, "least": 0.1, "most": 1.0, "stretch": 1.5}, _erase),
+    ("erase", {"chance": 0.0, "least": 0.1, "most": 1.0, "stretch": 1.5}, _erase),
+    ("erase", {"chance": 1.0, "least": 0.0, "most": 0.0, "stretch": 2.0}, _erase),
+    ("erase", {"chance": 1.0, "least": 1.0, "most": 1.0, "stretch": 1.0}, _erase),
 ]
 
 
@@ -86,6 +109,19 @@ def test_a_shift_reaches_both_ends_and_each_place_equally_often() -> None:
     assert counts[2:9].max() < 1000 + 5 * 30
 
 
+def test_an_erased_rectangle_has_the_area_that_is_asked_for_and_comes_everywhere() -> None:
+    inputs = torch.zeros(4000, 1, 20, 20)
+    inputs[:, :, 0, 0] = 2.0  # numbers lie between 0 and 2
+    found = views.erase(inputs, torch.from_numpy(seeding.uniform(6, np.arange(4000), 6)), **_ZHONG)
+    changed = (found != inputs).flatten(1)
+    share = changed.double().mean(1)
+    assert 0.45 < (share > 0).double().mean() < 0.55
+    assert 0.18 < share[share > 0].mean() < 0.24  # the middle of 0.02 and 0.4
+    assert share.max() < 0.45
+    assert changed.double().mean(0).min() > 0
+    assert 0 <= found.min() < found.max() <= 2
+
+
 def test_an_augmentation_uses_the_documented_numbers() -> None:
     inputs = torch.randint(0, 256, (3, 1, 4, 4), dtype=torch.uint8)
     index = torch.tensor([10, 2, 7])
@@ -110,7 +146,7 @@ def test_views_rows_and_positions_draw_different_numbers() -> None:
 
 
 def test_keys_come_from_signatures_and_text_is_canonical() -> None:
-    assert list(views.registry) == ["crop", "flip", "shift"]
+    assert list(views.registry) == ["crop", "erase", "flip", "shift"]
     assert list(views.registry.parameters("shift")) == ["fraction"]
     built = views.build(["flip", {"fraction": 0.4, "name": "shift"}])
     assert built.canonical() == '[{"name":"flip"},{"fraction":0.4,"name":"shift"}]'
@@ -125,7 +161,7 @@ def test_keys_come_from_signatures_and_text_is_canonical() -> None:
     ("augment", "message"),
     [
         ("flipp", 'Unknown augmentation "flipp". Did you mean "flip"'),
-        (["flip", "rotate"], 'Unknown augmentation "rotate". Known: crop, flip, shift'),
+        (["flip", "rotate"], 'Unknown augmentation "rotate". Known: crop, erase, flip, shift'),
         ({"name": "shift", "fracton": 0.1}, 'no key "fracton". Did you mean "fraction"'),
         ("shift", 'needs the key "fraction"'),
         ({"name": "shift", "fraction": 1.5}, "found fraction = 1.5, wanted a number from 0 to 1"),
@@ -134,6 +170,9 @@ def test_keys_come_from_signatures_and_text_is_canonical() -> None:
         ({"name": "shift", "fraction": "much"}, "fraction of the augmentation"),
         ({"name": "crop", "padding": -1}, "found padding = -1, wanted a whole number"),
         ({"name": "crop", "padding": 1.5}, "padding of the augmentation"),
+        ({"name": "erase", "chance": 1.1}, "found chance = 1.1"),
+        ({"name": "erase", "least": 0.5}, "least = 0.5, most = 0.4"),
+        ({"name": "erase", "stretch": 0.9}, "a stretch of 1 or more"),
         ({"fraction": 0.1}, 'needs a key "name"'),
     ],
 )

@@ -69,6 +69,51 @@ def crop(inputs: Tensor, numbers: Tensor, *, padding: int) -> Tensor:
     return _pick(functional.pad(inputs, (padding,) * 4), rows, columns)
 
 
+def erase(
+    inputs: Tensor,
+    numbers: Tensor,
+    *,
+    chance: float = 0.5,
+    least: float = 0.02,
+    most: float = 0.4,
+    stretch: float = 3.3,
+) -> Tensor:
+    """Lay a grey rectangle over the picture, where the first number is below `chance`.
+
+    Random erasing (Zhong, Zheng, Kang, Li and Yang 2020, algorithm 1, whose settings are the defaults; 1 / `stretch`
+    is 0.3 there). Its area is a part of the picture's, uniform in [`least`, `most`]; height over width is log-uniform
+    in [1 / `stretch`, `stretch`] (there uniform); both sides are rounded to pixels and cut to the picture's (there
+    drawn again); its place is uniform among those inside. It is filled with one number between the picture's smallest
+    and largest, whole if pixels are (there each pixel has one). `inputs` (B, C, H, W), `numbers` (B, 6) for whether,
+    area, height over width, top, left, grey; returns (B, C, H, W). At chance = 0 nothing changes, at 1 every picture
+    has one; with least = most = stretch = 1 it covers square pictures. `DataError` outside these ends.
+    """
+    if not (0.0 <= chance <= 1.0 and 0.0 <= least <= most <= 1.0 and 1.0 <= stretch < float("inf")):
+        raise DataError(
+            f"erase: found chance = {chance}, least = {least}, most = {most}, stretch = {stretch}; wanted are "
+            "0 <= chance <= 1, 0 <= least <= most <= 1 and a stretch of 1 or more."
+        )
+    if not inputs.numel():
+        return inputs
+    height, width = inputs.shape[-2:]
+    area = (least + (most - least) * numbers[:, 1]) * height * width
+    ratio = stretch ** (2 * numbers[:, 2] - 1)
+    tall = torch.sqrt(area * ratio).round().clamp(max=height)
+    wide = torch.sqrt(area / ratio).round().clamp(max=width)
+    top, left = (
+        torch.floor(u * (size + 1)) for u, size in ((numbers[:, 3], height - tall), (numbers[:, 4], width - wide))
+    )
+    rows, columns = torch.arange(height), torch.arange(width)
+    down = (rows >= top[:, None]) & (rows < (top + tall)[:, None])
+    across = (columns >= left[:, None]) & (columns < (left + wide)[:, None])
+    covered = (down[:, :, None] & across[:, None, :] & (numbers[:, 0] < chance)[:, None, None]).unsqueeze(1)
+    lowest, highest = (edge.double() for edge in inputs.flatten(1).aminmax(dim=1))
+    grey = lowest + (highest - lowest) * numbers[:, 5]
+    if not inputs.is_floating_point():
+        grey = grey.round()
+    return torch.where(covered, grey.to(inputs.dtype)[:, None, None, None], inputs)
+
+
 def _pick(inputs: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """`out[b, c, i, j] = inputs[b, c, rows[b, i], columns[b, j]]`, by one gather."""
     batch, channels, height, width = inputs.shape
@@ -77,8 +122,13 @@ def _pick(inputs: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return picked.view(batch, channels, rows.shape[1], columns.shape[1])
 
 
-TRANSFORMS: Final[dict[str, Callable[..., Tensor]]] = {"crop": crop, "flip": flip, "shift": shift}
-DRAWS: Final[dict[str, int]] = {"crop": 2, "flip": 1, "shift": 2}
+TRANSFORMS: Final[dict[str, Callable[..., Tensor]]] = {
+    "crop": crop,
+    "erase": erase,
+    "flip": flip,
+    "shift": shift,
+}
+DRAWS: Final[dict[str, int]] = {"crop": 2, "erase": 6, "flip": 1, "shift": 2}
 registry: Final = Registry("augmentation", TRANSFORMS, DataError)
 
 
