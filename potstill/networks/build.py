@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from potstill import storage
 from potstill.errors import NetworkError, unknown
+from potstill.networks.airbench import airbench
 from potstill.networks.alexnet import alexnet
 from potstill.networks.cnn import inception_cnn, keras_cnn, lenet, small_cnn, tutorial_cnn
 from potstill.networks.families import densenet, multilevel_resnet, preact_resnet, resnet_in_resnet
@@ -47,6 +48,7 @@ REGISTRY = Registry(
         "fractalnet": fractalnet,
         "polynet": polynet,
         "mobile": mobile,
+        "airbench": airbench,
         "bilstm": bilstm,
         "embedding_bag": embedding_bag,
     },
