@@ -15,6 +15,7 @@ NARROW: dict[str, dict[str, Any]] = {
     "fractalnet": {"channels": [4, 4], "dropout": 0.2},
     "polynet": {"width": 12, "depths": [1, 1, 1]},
     "mobile": {"width": 4, "depths": [1, 2]},
+    "airbench": {"width": 4},
     **{f"resnet{depth}": {"width": 4} for depth in (18, 34, 50)},
 }
 SMALL = {name: {"name": name, **NARROW[name]} if name in NARROW else name for name in networks.names()}

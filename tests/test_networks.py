@@ -164,6 +164,13 @@ SIZES: dict[str, tuple[Spec, Shape, int, int, Any]] = {
     "MobileNet, 3/4": ("mobile:24", (3, 224, 224), 1000, 2_585_560, pytest.approx(325e6, abs=5e5)),
     "MobileNet, 1/2": ("mobile:16", (3, 224, 224), 1000, 1_331_592, pytest.approx(149e6, abs=5e5)),
     "MobileNet, 1/4": ("mobile:8", (3, 224, 224), 1000, 470_072, pytest.approx(41e6, abs=5e5)),
+    # Jordan 2024: 1.97 million. There the stem has biases and no norm, norms have no scales, the head no biases.
+    "airbench94": (
+        *("airbench", (3, 32, 32), 10, 24 * 12 + 24 + 1_967_616 + 2560 + (64 + 256 + 256) * 2 + 24 + 576 * 2 + 10),
+        31**2 * (12 * 24 + 9 * 24 * 64)
+        + products((15, 64, 64, 3), (15, 64, 256, 3), (7, 256, 256, 3), (7, 256, 256, 3), (3, 256, 256, 3))
+        + 2560,
+    ),
 }
 # Larsson et al. 2017, table 3: parameters by columns, in tenths of a million, for 100 classes.
 FRACTALS = {1: 3, 2: 8, 3: 21, 4: 48, 5: 102}
@@ -179,6 +186,7 @@ LEAST = {
     "small_cnn": 2,
     "fractalnet": 1,
     "polynet": 4,
+    "airbench": 9,
 }
 PAIRS = [
     (name, shape)
@@ -308,6 +316,7 @@ PARTS: dict[str, tuple[Spec, str]] = {
         "stem stage1 reduction1 stage2 reduction2 stage3 mean flatten dropout head",
     ),
     "mobile": ({"name": "mobile", "width": 4, "depths": [1, 2]}, "stem stage1 stage2 mean flatten head"),
+    "airbench": ("airbench:4", "stem block1 block2 block3 max flatten head"),
     "resnet50 with all": (
         {"name": "resnet50", "width": 4, "stem": "large", "dropout": 0.5},
         "stem pool stage1 stage2 stage3 stage4 mean flatten dropout head",
@@ -324,6 +333,7 @@ KINDS: dict[str, type[nn.Module]] = {
     "stem": nn.Sequential,
     "stage": nn.Sequential,
     "mean": nn.AdaptiveAvgPool2d,
+    "max": nn.AdaptiveMaxPool2d,
     "norm": nn.LocalResponseNorm,
     "inception": blocks.Branches,
     "active": nn.Sequential,
@@ -331,7 +341,11 @@ KINDS: dict[str, type[nn.Module]] = {
     "transition": nn.Sequential,
     "reduction": blocks.Branches,
 }
-BLOCKS: dict[str, type[nn.Module]] = {"densenet": nn.Sequential, "fractalnet": blocks.Fractal}
+BLOCKS: dict[str, type[nn.Module]] = {
+    "densenet": nn.Sequential,
+    "fractalnet": blocks.Fractal,
+    "airbench": nn.Sequential,
+}
 
 
 @pytest.mark.parametrize(("spec", "parts"), PARTS.values(), ids=PARTS)
@@ -347,6 +361,26 @@ def test_dropout_of_the_keras_example() -> None:
     network = networks.build("keras_cnn", (1, 28, 28), 10)
     found = {name: part.p for name, part in network.named_children() if isinstance(part, nn.Dropout)}
     assert found == {"dropout1": 0.25, "dropout2": 0.5}
+
+
+def test_airbench_begins_by_telling_patches_and_passing_them_on() -> None:
+    """The stem's filters are an orthonormal basis and its opposite; 3x3 convolutions begin as identities."""
+    network = networks.build("airbench:8", (2, 12, 12), 10)
+    filters = network.get_parameter("stem.conv.weight").detach()
+    for channel in range(2):
+        own = filters[8 * channel : 8 * channel + 8].flatten(1)
+        wanted = torch.zeros(8, 8)
+        wanted[:, 4 * channel : 4 * channel + 4] = torch.tensor(
+            [[0.5, s * 0.5, t * 0.5, u * 0.5] for s, t, u in ((1, 1, 1), (-1, 1, -1), (1, -1, -1), (-1, -1, 1))]
+            + [[-0.5, -s * 0.5, -t * 0.5, -u * 0.5] for s, t, u in ((1, 1, 1), (-1, 1, -1), (1, -1, -1), (-1, -1, 1))]
+        )
+        assert torch.allclose(own, wanted)
+    inputs = torch.rand(2, 16, 5, 5)
+    conv = network.get_submodule("block1.conv1")
+    assert torch.equal(conv(inputs), inputs[:, :8])
+    more = network.get_submodule("block2.conv1")  # 8 to 32 channels: the first 8 are passed on
+    assert torch.equal(more(inputs[:, :8])[:, :8], inputs[:, :8])
+    assert more.get_parameter("weight")[8:].abs().min() > 0
 
 
 def test_features_have_the_shapes_of_lenet() -> None:
@@ -516,6 +550,14 @@ REFUSED: dict[str, tuple[Any, Shape, int, type[PotstillError], str]] = {
         2,
         NetworkError,
         "mobile: width is 0; wanted is a number of at least",
+    ),
+    "width of airbench": ("airbench:0", (3, 32, 32), 2, NetworkError, "airbench: width is 0"),
+    "small picture for airbench": (
+        "airbench",
+        (1, 8, 8),
+        2,
+        NetworkError,
+        "airbench needs .* 9 x 9; this data has 8 x 8",
     ),
     "compression": (
         *({"name": "densenet", "compression": 0.0}, (3, 64, 64), 2, NetworkError),

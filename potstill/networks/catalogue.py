@@ -81,6 +81,8 @@ EXAMPLES: Final = (
     Example("PolyNet, small", _table("polynet", depths=[2, 2, 1], width=48), _TINY, 10),
     Example("MobileNet", "mobile", _LARGE, 1000, "4.2 million, 569 million multiply-adds (Howard et al. 2017)"),
     Example("MobileNet, 1/4", "mobile:8", _LARGE, 1000, "0.5 million, 41 million multiply-adds (the same)"),
+    Example("airbench94", "airbench", _TINY, 10, "1.97 million (Jordan 2024)"),
+    Example("airbench94, half width", "airbench:32", _SMALL, 10),
     Example("Mobile student, 200 thousand", _table("mobile", width=32, depths=[1, 2, 3]), _SMALL, 10),
     Example("Mobile student, 50 thousand", _table("mobile", width=14, depths=[2, 3, 3]), _SMALL, 10),
     Example("Mobile student, 10 thousand", _table("mobile", width=8, depths=[1, 2, 2]), _SMALL, 10),
