@@ -192,7 +192,16 @@ def test_seeds_chosen_after_the_only_read_are_no_first_look(looks: int, fine: bo
 
 def test_sections_come_in_the_order_of_importance():
     wanted = ["Verdicts", "Models", "Teachers and students", "Family tree", "Seed by seed", "Learning curves"]
-    wanted += ["Confusion", "Calibration", "Cost", "Which seed to ship", "Environment and data", "Plan", "Test reads"]
+    wanted += [
+        "Confusion",
+        "Calibration",
+        "Quality for its cost",
+        "Cost",
+        "Which seed to ship",
+        "Environment and data",
+        "Plan",
+        "Test reads",
+    ]
     assert parsed("demo").texts("h2") == wanted
     assert parsed("failures").texts("h2")[:2] == ["Verdicts", "Failures and notes"]
     assert parsed("bare").texts("h2") == [h for h in wanted if h not in (wanted[2], *wanted[4:8])]

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from potstill.report import (
     bars,
+    classes,
     conditions,
     costs,
     epochs,
@@ -17,6 +18,7 @@ from potstill.report import (
     generations,
     html,
     inherited,
+    pareto,
     published,
     related,
     scatter,
@@ -106,6 +108,7 @@ def _content(results: Results, arrays: Figures | None) -> dict[str, Any]:
         "epochs": epochs.table(cast),
         "curves": sections.learning(cast, arrays, ids) if arrays else [],
         "confusions": sections.confusions(cast, arrays) if arrays else [],
+        "by_class": classes.table(cast, arrays) if arrays else None,
         "texts": telling.tables(cast, arrays) if arrays else [],
         "calibration": sections.calibration(cast, arrays, ids) if arrays else [],
         "errors": errors.tables(cast),
@@ -124,6 +127,7 @@ def _content(results: Results, arrays: Figures | None) -> dict[str, Any]:
         "generations": generations.pictures(cast, arrays, ids),
         "frequencies": spread.pictures(cast, arrays, ids) if arrays else [],
         "counted": spread.axis(arrays) if arrays else "",
+        "fronts": pareto.pictures(cast, ids),
         "costs": costs.costs(cast),
         "speed": speed.table(cast),
         "speed_turns": speed.turns(cast),
