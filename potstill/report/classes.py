@@ -26,7 +26,8 @@ def f1(counts: Sequence[Sequence[int]]) -> NDArray[np.float64]:
     """
     table = np.asarray(counts, np.float64)
     either = table.sum(axis=0) + table.sum(axis=1)
-    return np.divide(2 * np.diag(table), either, out=np.zeros(len(table)), where=either > 0)
+    found: NDArray[np.float64] = np.divide(2 * np.diag(table), either, out=np.zeros(len(table)), where=either > 0)
+    return found
 
 
 def table(cast: Cast, arrays: Figures) -> Table | None:

@@ -178,9 +178,9 @@ def _name(ax: Axes, chosen: Sequence[Spot], spots: Sequence[Spot]) -> None:
             inside = bounds.x0 <= left and left + wide <= bounds.x1 + 12 and bounds.y0 <= box[1] <= box[3] <= bounds.y1
             if inside and not any(_meet(box, other) for other in taken):
                 taken.append(box)
-                at = ax.transData.inverted().transform((start, bottom))
+                at, up = ax.transData.inverted().transform((start, bottom))
                 align = "left" if side > 0 else "right"
-                ax.text(*at, name, color=_MARKS[spot.role][0], fontsize=11, va="baseline", ha=align)
+                ax.text(at, up, name, color=_MARKS[spot.role][0], fontsize=11, va="baseline", ha=align)
                 break
 
 
