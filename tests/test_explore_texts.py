@@ -7,6 +7,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from test_report import Parsed
 from potstill.cli import call
 from potstill.data.text import words_of
 from potstill.errors import DataError
-from potstill.explore import explore, telling, texts
+from potstill.explore import explore, telling, text_faults, texts
 from potstill.explore.found import Exploration
 from potstill.report import explored, explored_texts
 
@@ -255,6 +256,22 @@ def test_faults_of_another_split_are_found(
     assert fault in told(look(tmp_path, train, changed(test, lambda _, text, i: change(text, i))))
 
 
+@pytest.mark.parametrize(
+    ("there", "here", "fault"), [(0.05, 0.06, False), (0.05, 0.16, True), (0.003, 0.01, True), (0.003, 0.008, False)]
+)
+def test_markers_of_another_split_are_told_where_they_differ_much(
+    seen: Exploration, there: float, here: float, fault: bool
+) -> None:
+    """However sure the difference is: here the shares are those of a hundred thousand texts."""
+    assert seen.texts is not None
+    splits = {}
+    for (name, one), share in zip(seen.texts.splits.items(), (there, here), strict=True):
+        markers = dict.fromkeys(one.whole.markers, 0) | {"link": int(100_000 * share)}
+        splits[name] = replace(one, whole=replace(one.whole, texts=100_000, markers=markers), groups=(None, None))
+    found = text_faults.faults(replace(seen.texts, splits=splits), seen.groups, 1e-4)
+    assert any(one.what.startswith("Links are in") for one in found) == fault
+
+
 def test_texts_that_are_there_in_another_writing(tmp_path: Path) -> None:
     train, test = rows(60), rows(30)
     train[7] = (train[7][0], f"@ann  {train[2][1].upper()}!")  # glad and sad
@@ -283,12 +300,13 @@ def test_texts_that_are_there_in_another_writing(tmp_path: Path) -> None:
 
 
 def test_a_table_with_texts_and_other_columns(tmp_path: Path) -> None:
-    content = [(label, text, str(i % 5), sentence(label, i)) for i, (label, text) in enumerate(rows(80))]
-    path = written(tmp_path / "t.csv", content, ("label", "title", "stars", "body"))
+    kinds = ("one of the first kind", "one of the second", "none of them")
+    content = [(k, text, str(i % 5), sentence(k, i), kinds[i % 3]) for i, (k, text) in enumerate(rows(80))]
+    path = written(tmp_path / "t.csv", content, ("label", "title", "stars", "body", "kind"))
     found = explore(path, target="label", validation=0, test=20)
     assert found.texts is not None
     assert (found.texts.column, found.texts.others) == ("title", ("body",))
-    assert [one.name for one in found.columns] == ["stars", "label"]
+    assert [one.name for one in found.columns] == ["stars", "kind", "label"]
     assert "look: body holds texts too; this is title." in told(found)
     other = explore(path, target="label", validation=0, test=20, text="body").texts
     assert other is not None
@@ -349,7 +367,9 @@ def test_the_page(seen: Exploration, train: list[tuple[str, str]]) -> None:
 def test_texts_of_strangers_do_no_harm(tmp_path: Path) -> None:
     hostile = '<script>alert("x")</script> <b>and more of that</b>'
     some = [*rows(60), ("glad", hostile), ("sad", "a\x01b \U0001f600 " + "so long " * 90)]
-    page = Parsed(explored.render(look(tmp_path, some)))
+    text = explored.render(look(tmp_path, some))
+    assert "\x01" not in text
+    page = Parsed(text)
     assert "script" not in {tag for tag, *_ in page.all}
     assert hostile not in page.texts("title")
     assert "HTML tag" in page.texts("main")[0]

@@ -461,6 +461,45 @@ def test_errors_are_shown_in_words(finished: Path) -> None:
             assert row["confidence"] * row["wrong"] / 2 == pytest.approx(sure[row["row"]])
 
 
+def test_texts_that_a_verdict_turns_on(finished: Path) -> None:
+    """Against the stored predictions: who is right with how many seeds, for which kept texts, of all test examples."""
+    figures = storage.read_json(finished / "run/figures.json")
+    test = ps.data.open(str(finished / "tweets.csv"), target="label", inputs=TWO, **PARTS).test
+    kept = {
+        int(row)
+        for path in (finished / "run").glob("models/*/seed-*/predictions/test.texts.json")
+        for row in storage.read_json(path)["texts"]
+    }
+    pairs = [(one["model"], one["baseline"]) for one in storage.read_json(finished / "run/results.json")["verdicts"]]
+    assert [(one["model"], one["other"]) for one in figures["turning"]] == pairs
+    for one in figures["turning"]:
+        right, true = [], []
+        for key in (one["model"], one["other"]):
+            told = [
+                evaluation.load_predictions(finished / f"run/models/{key}/seed-{seed}/predictions/test.safetensors")
+                for seed in (0, 1)
+            ]
+            right.append(np.stack([t.log_probs.argmax(1) == t.labels for t in told]))
+            true.append(np.mean([np.exp(t.log_probs[np.arange(len(t.labels)), t.labels]) for t in told], axis=0))
+        assert one["gained"] == (right[0] & ~right[1]).sum() / 2
+        assert one["lost"] == (right[1] & ~right[0]).sum() / 2
+        ahead = right[0].sum(0) - right[1].sum(0)
+        for name, sign in (("better", 1), ("worse", -1)):
+            assert len(one[name]) == min(6, sum(sign * int(ahead[row]) > 0 for row in kept))
+            assert {row["row"] for row in one[name]} <= kept
+            shown = [sign * int(ahead[row["row"]]) for row in one[name]]
+            assert shown == sorted(shown, reverse=True)
+            for row in one[name]:
+                at = row["row"]
+                assert row["text"] == test.texts[int(test.rows[at])]
+                assert row["right"] == [int(side[:, at].sum()) for side in right]
+                assert row["true"] == pytest.approx([side[at] for side in true])
+    assert any(one["better"] or one["worse"] for one in figures["turning"])
+    page = report.write(finished / "run").read_text(encoding="utf-8")
+    assert "What verdicts turn on" in page
+    assert "student against alone: of all test examples" in page
+
+
 def test_the_report_escapes_texts(finished: Path) -> None:
     folder = finished / "run"
     figures = storage.read_json(folder / "figures.json")

@@ -1,4 +1,4 @@
-"""The most telling errors as text: a table for each model whose test examples are texts."""
+"""The most telling errors as text: a table for each model whose test examples are texts, and one for each verdict."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 from potstill.report import format as fmt
 from potstill.report.names import Cast
 from potstill.report.tables import Cell, Table
-from potstill.study.plotted import Figures, TellingText
+from potstill.study.plotted import Figures, TellingText, Turning, TurningText
 
 LONGEST: Final = 400  # characters of a text that are shown
 
@@ -16,17 +16,55 @@ def tables(cast: Cast, arrays: Figures) -> list[Table]:
     """In the order of the models; empty where no model has any."""
     columns = ("Text", "Is", "Predicted", "Confidence", "Wrong with")
     return [
-        Table(f"{cast.full(key)}: surest errors on test data", columns, tuple(map(_row, found)), frozenset({0, 1, 2}))
+        Table(
+            f"{cast.full(key)}: surest errors on test data",
+            columns,
+            tuple(map(_row, found)),
+            frozenset({0, 1, 2}),
+            "texts",
+        )
         for key in cast.order
         if (found := arrays.texts.get(key))
     ]
 
 
+def turning(cast: Cast, arrays: Figures) -> list[Table]:
+    """For each comparison of models whose test examples are texts: what one of them alone answers rightly."""
+    return [_turning(cast, one) for one in arrays.turning if one.better or one.worse]
+
+
+def _turning(cast: Cast, one: Turning) -> Table:
+    model, other = cast.full(one.model), cast.full(one.other)
+    caption = (
+        f"{model} against {other}: of all test examples, {fmt.number(one.gained, 3)} are right with {model} alone and "
+        f"{fmt.number(one.lost, 3)} with {other} alone (mean over {fmt.plural(one.seeds, 'seed')})"
+    )
+    columns = ("Text", "Is", "Right with", model, other)
+    rows = [
+        (_shown(text.text), Cell(text.label), Cell(winner), *_sides(text, one.seeds))
+        for winner, texts in ((model, one.better), (other, one.worse))
+        for text in texts
+    ]
+    return Table(caption, columns, tuple(rows), frozenset({0, 1, 2}), "texts")
+
+
+def _sides(text: TurningText, seeds: int) -> tuple[Cell, ...]:
+    """Of either model: how often it is right, and the mean probability of the label."""
+    return tuple(
+        Cell(f"{right} of {seeds}", (f"{fmt.value('accuracy', true)} for {fmt.shorten(text.label, 20)}",))
+        for right, true in zip(text.right, text.true, strict=True)
+    )
+
+
+def _shown(text: str) -> Cell:
+    text = fmt.clean(text)
+    return Cell((text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…") or "(empty)")
+
+
 def _row(one: TellingText) -> tuple[Cell, ...]:
-    text = one.text if len(one.text) <= LONGEST else one.text[: LONGEST - 1] + "…"
     confidence = fmt.value("accuracy", one.confidence)
     return (
-        Cell(text or "(empty)"),
+        _shown(one.text),
         Cell(one.label),
         Cell(one.predicted),
         Cell(confidence),

@@ -27,8 +27,10 @@ def frequencies(reader: Reader, names: Sequence[str], classes: Sequence[str]) ->
     return told
 
 
-def figures(reader: Reader, classes: Sequence[str], histograms: Histograms) -> Figures:
-    """The arrays behind the report's figures."""
+def figures(
+    reader: Reader, classes: Sequence[str], histograms: Histograms, *, compared: Sequence[tuple[str, str]] = ()
+) -> Figures:
+    """The arrays behind the report's figures; `compared` are the pairs of the verdicts."""
     targets = drawn.targets(reader)
     curves, confusion, reliability, texts = {}, {}, {}, {}
     for key, family in reader.tree.families.items():
@@ -63,6 +65,7 @@ def figures(reader: Reader, classes: Sequence[str], histograms: Histograms) -> F
         errors=drawn.errors(reader),
         telling=drawn.telling(reader),
         texts=texts,
+        turning=telling.turning(reader, compared, classes) if texts else [],
     )
 
 

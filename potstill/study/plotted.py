@@ -96,6 +96,37 @@ class TellingText(_Frozen):
     seeds: int
 
 
+class TurningText(_Frozen):
+    """A test example that is a text, which two compared models answer differently.
+
+    `right`: of the seeds that both have, how many answer rightly, of the model and of the other; `true`: their mean
+    probabilities of the label, of classes by name `said` what most seeds of each answer.
+    """
+
+    row: int
+    text: str
+    label: str
+    said: tuple[str, str]
+    right: tuple[int, int]
+    true: tuple[float, float]
+
+
+class Turning(_Frozen):
+    """Texts of a comparison: those that the model answers rightly and the other does not, and the other way round.
+
+    Of the texts that were kept, the surest errors of any model. `seeds`: those that both have. `gained`, `lost`: of all
+    test examples, the mean over seeds of those that one of them alone answers rightly.
+    """
+
+    model: str
+    other: str
+    seeds: int
+    gained: float
+    lost: float
+    better: list[TurningText]
+    worse: list[TurningText]
+
+
 class Figures(_Frozen):
     """figures.json: the arrays behind the report's figures. Keys are those of `Results.models`."""
 
@@ -109,3 +140,4 @@ class Figures(_Frozen):
     errors: dict[str, dict[str, TargetErrors]] = Field(default={}, description="model -> target -> errors")
     telling: list[Telling] = []
     texts: dict[str, list[TellingText]] = Field(default={}, description="by model, the surest error first")
+    turning: list[Turning] = Field(default=[], description="of texts, in the order of the verdicts")

@@ -96,7 +96,8 @@ def write_results(job: Job, tree: Tree, facts: Facts, seconds: float, *, tuned: 
     )
     storage.write_json(job.root / "environment.json", environment)
     histograms = {} if targets else arrays.frequencies(reader, plan.evaluation.splits, known["classes"])
-    figures = arrays.figures(reader, known["classes"], histograms)
+    compared = [(one.model, one.baseline) for one in results.verdicts]
+    figures = arrays.figures(reader, known["classes"], histograms, compared=compared)
     storage.write_json(job.root / "figures.json", figures.model_dump(mode="json"))
     _write_tables(job, reader, models, histograms)
     storage.write_json(before, results.model_dump(mode="json"))
