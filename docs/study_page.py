@@ -33,7 +33,7 @@ BEGIN, END = "<!-- begin: generated -->", "<!-- end: generated -->"
 MOST = 300_000  # bytes of kept results
 FREQUENCIES = ".frequencies.json"
 FEW = 4  # classes that large results are still told by
-NO_FILES = ("diabetes", "digits", "privileged", "softmax-linear")  # sources that need no --data
+NO_FILES = ("diabetes", "digits", "linear", "privileged", "softmax-linear")  # sources that need no --data
 MACHINE = re.compile(r"(?<![\w.~:/])/\w[^\s\"]*/[^\s\"]+")  # an absolute path
 NEW = """# {title}
 

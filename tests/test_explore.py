@@ -311,9 +311,9 @@ def test_nothing_to_mend() -> None:
     assert explore({"train": pictures(90), "test": pictures(45)}, validation=0).faults == ()
 
 
-@pytest.mark.parametrize("name", ["digits", "diabetes", "softmax-linear", "privileged"])
+@pytest.mark.parametrize("name", ["digits", "diabetes", "linear", "softmax-linear", "privileged"])
 def test_built_in_data(name: str) -> None:
-    task = "regression" if name == "diabetes" else "multiclass"
+    task = "regression" if name in ("diabetes", "linear") else "multiclass"
     found = explore(name, task=task)  # type: ignore[arg-type]
     assert found.splits["train"].examples > 50
     assert "test" in found.splits

@@ -19,6 +19,7 @@ from potstill.bayes.layers import fits
 from potstill.bayes.posterior import Blocks, Diagonal, GaussianPosterior, cholesky
 from potstill.errors import PosteriorError
 from potstill.losses import class_logits
+from potstill.networks.drawn import DrawnStack
 from potstill.networks.variational import Variational
 from potstill.types import Source, Teacher
 
@@ -41,6 +42,9 @@ class Divergence:
         self._mean, self._log_det = prior.mean.float(), float(_log_determinant(prior))
         self._size = prior.layout.size
         self._precision = _precision(prior)
+        self._held: DrawnStack | None = None  # whose numbers lie as in the two lists below
+        self._places: list[Tensor] = []
+        self._room: list[Tensor] = []
         if network.learn_prior:
             with torch.no_grad():
                 network.get_buffer("prior_mean").copy_(prior.mean)
@@ -73,6 +77,36 @@ class Divergence:
             total = total + gap[part] @ (precision @ gap[part]) + precision.diagonal() @ squares[part]
             start = part.stop
         return 0.5 * (total + self._log_det - self._size) - log_std.sum()
+
+    def descend(self, stack: DrawnStack, weight: float) -> float:
+        """The divergence times `weight`; its gradient is added to the stack's, of a learned prior set there.
+
+        What calling it and going back by autograd gives, of a prior that is `apart`; `stack` holds the network.
+        """
+        if stack is not self._held:
+            self._held = stack
+            self._places = [stack.padded(self._mean, 0.0), stack.padded(self._precision[0], 1.0)]
+            self._room = [torch.empty(stack.size) for _ in range(3)]
+        scale = self.beta * weight
+        return _descend_learned(stack, scale, self._room) if stack.network.learn_prior else self._descend(stack, scale)
+
+    @property
+    def apart(self) -> bool:
+        """Whether the prior's weights are independent."""
+        return self._kind == "diagonal"
+
+    def _descend(self, stack: DrawnStack, scale: float) -> float:
+        (prior_mean, precision), (gap, weighted, ratio) = self._places, self._room
+        by_mean, by_log_std, *_ = stack.parts(stack.gradients)
+        torch.sub(stack.means, prior_mean, out=gap)
+        torch.mul(gap, precision, out=weighted)
+        spread = stack.spread if stack.local else (2 * stack.log_stds).exp_()
+        torch.mul(spread, precision, out=ratio)
+        by_mean.add_(weighted, alpha=scale)
+        by_log_std.add_(ratio, alpha=scale).sub_(scale)
+        # Not a dot product: in a lower precision of products torch has a slow one.
+        quadratic = ratio.addcmul_(gap, weighted).sum() + (self._log_det - stack.size)
+        return scale * float(0.5 * quadratic - stack.log_stds.sum())
 
     def _to(self, device: torch.device) -> None:
         if self._mean.device != device:
@@ -116,6 +150,25 @@ def _learned(network: Variational, means: list[Tensor], log_stds: list[Tensor]) 
     own = _flat(log_stds)
     ratio, gap = (2 * (own - log_std)).exp(), (_flat(means) - mean) * (-log_std).exp()
     return 0.5 * (ratio + gap.square() - 1).sum() + (log_std - own).sum()
+
+
+def _descend_learned(stack: DrawnStack, scale: float, room: list[Tensor]) -> float:
+    """`_learned` with its gradient, times `scale`."""
+    network, (gap, ratio, inverse) = stack.network, room
+    rate, (mean, log_std, shift, log_shift) = network.learn_prior, stack.parts(stack.values)
+    by_mean, by_log_std, by_shift, by_log_shift = stack.parts(stack.gradients)
+    prior = torch.add(network.get_buffer("prior_log_std"), log_shift, alpha=rate)
+    torch.neg(prior, out=inverse).exp_()
+    torch.sub(mean, network.get_buffer("prior_mean"), out=gap).sub_(shift, alpha=rate).mul_(inverse)
+    torch.sub(log_std, prior, out=ratio).mul_(2).exp_()
+    pull = torch.mul(gap, inverse, out=inverse).mul_(scale)
+    by_mean.add_(pull)
+    torch.mul(pull, -rate, out=by_shift)
+    ratio.sub_(1)
+    by_log_std.add_(ratio, alpha=scale)
+    both = ratio.addcmul_(gap, gap)
+    torch.mul(both, -rate * scale, out=by_log_shift)
+    return scale * float(0.5 * both.sum() + prior.sub_(log_std).sum())
 
 
 def log_predictive(model: Teacher, source: Source, *, batch_size: int | None = None) -> Tensor:

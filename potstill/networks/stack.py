@@ -26,7 +26,7 @@ from torch.nn.modules.module import _has_any_global_hook
 # search for a kernel: 10 us each (measured at 5 thousand to 8 million, batches of 32 and 128; equal near a million).
 _SMALL = 600_000
 _COMPARED, _FEW_ROWS = 500, 8
-_ALIGNED = 16  # numbers: 64 bytes, a cache line, the widest vector
+ALIGNED = 16  # numbers: 64 bytes, a cache line, the widest vector
 
 
 class _Layer(NamedTuple):
@@ -175,7 +175,7 @@ def _agree(shapes: Shapes, count: int, rows: int, *, generator: torch.Generator)
 
 def aligned(network: nn.Module) -> nn.Module:
     """The network, or a copy of it where a parameter begins amid a vector, which can decide how its sums round."""
-    apart = all(p.data_ptr() % (4 * _ALIGNED) == 0 for p in network.parameters())
+    apart = all(p.data_ptr() % (4 * ALIGNED) == 0 for p in network.parameters())
     return network if apart else copy.deepcopy(network)
 
 
@@ -193,7 +193,7 @@ def _layers(values: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[_Laye
 def _forward(layers: Sequence[_Layer], inputs: Tensor) -> tuple[list[Tensor], Tensor]:
     """The inputs of every layer, (B, in) of the first and (k, in, B) of the others, and the logits (k, outputs, B)."""
     kept = [inputs]
-    with _Precision(len(inputs)) as precision:
+    with Precision(len(inputs)) as precision:
         count, outputs, width = layers[0].weight.shape
         precision.choose(layers[0].weight)
         weight, bias = layers[0].weight.view(-1, width), layers[0].bias.reshape(-1, 1)
@@ -206,7 +206,7 @@ def _forward(layers: Sequence[_Layer], inputs: Tensor) -> tuple[list[Tensor], Te
 
 
 def _backward(layers: Sequence[_Layer], kept: Sequence[Tensor], gradient: Tensor) -> None:
-    with _Precision(gradient.shape[2]) as precision:
+    with Precision(gradient.shape[2]) as precision:
         for number in range(len(layers) - 1, -1, -1):
             layer, inputs = layers[number], kept[number]
             precision.choose(layer.weight)
@@ -222,7 +222,7 @@ def _backward(layers: Sequence[_Layer], kept: Sequence[Tensor], gradient: Tensor
 
 
 @final
-class _Precision:
+class Precision:
     """Full precision for small products inside the block, the precision that was set before for the others.
 
     What is small is told by one network's product, so that the number of networks changes nothing.
@@ -233,7 +233,7 @@ class _Precision:
     def __init__(self, rows: int) -> None:
         self._largest = _SMALL // max(rows, 1)
 
-    def __enter__(self) -> _Precision:
+    def __enter__(self) -> Precision:
         self._usual = self._set = torch.get_float32_matmul_precision()
         return self
 
@@ -251,7 +251,7 @@ class _Precision:
 
 def _whole(number: int) -> int:
     """The next number that is whole vectors long."""
-    return -(-number // _ALIGNED) * _ALIGNED
+    return -(-number // ALIGNED) * ALIGNED
 
 
 def is_stack(network: nn.Module) -> bool:
@@ -266,7 +266,7 @@ def is_stack(network: nn.Module) -> bool:
     linear = [m for m in modules if type(m) is nn.Linear]
     if _has_any_global_hook():  # type: ignore[no-untyped-call]
         return False
-    if any(map(_watched, network.modules())) or not all(map(_plain, linear)):
+    if any(map(watched, network.modules())) or not all(map(_plain, linear)):
         return False
     return len({id(p) for p in network.parameters()}) == 2 * len(linear)  # no layers that share parameters
 
@@ -275,16 +275,16 @@ def _plain(module: nn.Linear) -> bool:
     """Whether all there is to a layer is a trained float32 weight and bias on the CPU."""
     parameters = list(module.parameters())
     return len(parameters) == 2 and all(
-        p.device.type == "cpu" and p.dtype == torch.float32 and p.requires_grad and not _hooked(p) for p in parameters
+        p.device.type == "cpu" and p.dtype == torch.float32 and p.requires_grad and not hooked(p) for p in parameters
     )
 
 
-def _hooked(parameter: nn.Parameter) -> bool:
+def hooked(parameter: nn.Parameter) -> bool:
     """Whether somebody's hooks wait for a parameter's gradient."""
     return bool(parameter._backward_hooks or parameter._post_accumulate_grad_hooks)
 
 
-def _watched(module: nn.Module) -> bool:
+def watched(module: nn.Module) -> bool:
     """Whether somebody's hooks wait for a module's passes, or its own forward pass was replaced."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return any(hooks) or "forward" in vars(module)

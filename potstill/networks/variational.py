@@ -22,7 +22,7 @@ from potstill.types import DataSpec
 
 Noise: TypeAlias = Literal["local", "none"]
 
-_LEAST = 1e-20  # of a variance of answers, which is 0 where inputs are 0 and there is no bias
+LEAST = 1e-20  # of a variance of answers, which is 0 where inputs are 0 and there is no bias
 
 
 @final
@@ -55,7 +55,7 @@ class VariationalLayer(nn.Module):
         mean = self._computed(inputs, self.weight, self.bias)
         offset = None if log_std is None else log_std.mul(2).exp()
         variance = self._computed(inputs.square(), self.weight_log_std.mul(2).exp(), offset)
-        return mean + variance.clamp_min(_LEAST).sqrt() * torch.randn_like(mean)
+        return mean + variance.clamp_min(LEAST).sqrt() * torch.randn_like(mean)
 
     def draw(self, generator: torch.Generator) -> None:
         """Answer with one draw of the weights from now on, until `drawn` is None again."""
@@ -94,7 +94,7 @@ class _Local(torch.autograd.Function):
         spread, squares = (2 * weight_log_std).exp_(), inputs.square()
         mean = functional.linear(inputs, weight, bias)
         offset = None if log_std is None else (2 * log_std).exp_()
-        std = functional.linear(squares, spread, offset).clamp_min_(_LEAST).sqrt_()
+        std = functional.linear(squares, spread, offset).clamp_min_(LEAST).sqrt_()
         noise = torch.randn_like(mean)
         ctx.save_for_backward(inputs, weight, spread, squares, offset, std, noise)
         return torch.addcmul(mean, std, noise)

@@ -15,14 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from potstill import networks
+from potstill.bayes import Divergence
 from potstill.errors import PotstillError, TrainingError
 from potstill.losses import TABLE_LIMIT, ClosedForm
+from potstill.networks.drawn import DrawnStack
 from potstill.networks.stack import Stack, exact, is_stack, shapes_of
 from potstill.seeding import reseed_step
 from potstill.training import optimizers
 from potstill.training.hidden import hidden
 from potstill.training.loss import Loss
 from potstill.training.task import Task, not_finite, refuse_answers
+from potstill.types import Batch, Outputs
 
 Values = dict[str, float]  # the means of the loss's terms
 Failures = dict[int, PotstillError]  # by the number of the training
@@ -73,6 +76,9 @@ def stepper(learners: Sequence[Learner]) -> Stepper:
     stack = Stack.of([learner.task.network for learner in learners]) if all(own.plain for own in learners) else None
     if stack is not None:
         return _Together(learners, stack)
+    written = _Drawn.of(learners[0]) if len(learners) == 1 else None
+    if written is not None:
+        return written
     if len(learners) > 1:
         raise ValueError(f"{len(learners)} trainings cannot be stepped at once: they are not alike.")
     return _Alone(learners[0])
@@ -148,6 +154,58 @@ class _Alone:
 
     def release(self) -> None:
         pass
+
+
+@final
+class _Drawn:
+    """One training of a stack whose weights are distributions, with one divergence for a penalty: both written out."""
+
+    def __init__(self, learner: Learner, stack: DrawnStack, penalty: Divergence) -> None:
+        self._task, self._loss, self._optimizer = learner
+        self._stack, self._penalty, self._n = stack, penalty, len(self._task.rows)
+        self._update = optimizers.updater([self._optimizer], stack)
+
+    @staticmethod
+    def of(learner: Learner) -> _Drawn | None:
+        """None for another kind of training."""
+        task = learner.task
+        only = task.penalties[0] if len(task.penalties) == 1 else None
+        if not isinstance(only, Divergence) or not only.apart or task.owned is not None:
+            return None
+        if task.engine.precision != "float32" or hidden(task.objective).student:
+            return None
+        stack = DrawnStack.of(task.network)
+        return None if stack is None else _Drawn(learner, stack, only)
+
+    def step(self, index: Tensor, view: int, number: int) -> Sequence[Values]:
+        task = self._task
+        batch, inputs = self._loss.take(index, view)
+        reseed_step(task.seed, number)
+        answers = self._stack.forward(inputs)
+        if number == 0:
+            _check([task], [answers])
+        values, gradient = self._back(answers, batch, index, view)
+        self._stack.backward(gradient)
+        values["penalty"] = self._penalty.descend(self._stack, 1 / self._n)
+        _refuse_infinite([values], number)
+        if task.training.clip:
+            nn.utils.clip_grad_norm_(task.network.parameters(), task.training.clip)
+        self._update()
+        return [values]
+
+    def _back(self, answers: Tensor, batch: Batch | None, index: Tensor, view: int) -> tuple[Values, Tensor]:
+        """The terms' means, and the gradient of their sum with respect to the answers."""
+        if not self._loss.fixed:
+            answers.requires_grad_()
+        values, roots, gradients = self._loss(Outputs(answers), batch, index, view)
+        if gradients[0] is not None:
+            return values, gradients[0]
+        torch.autograd.backward(roots)
+        return values, torch.zeros_like(answers) if answers.grad is None else answers.grad
+
+    def release(self) -> None:
+        self._stack.release()
+        optimizers.separate(self._optimizer)
 
 
 @final
