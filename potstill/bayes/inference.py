@@ -42,13 +42,14 @@ class Teacher:
 class Prepared:
     """A network made ready: what is trained, what is added to its loss, and what a model folder has to say of it.
 
-    `described` is JSON-able and decides the result.
+    `described` is JSON-able and decides the result; `reduced` says what of a teacher's posterior the prior left out.
     """
 
     network: nn.Module
     penalties: tuple[Penalty, ...]
     rebuild: Mapping[str, Any] | None
     described: Mapping[str, Any]
+    reduced: Mapping[str, Any] = field(default_factory=dict)
 
 
 @final
@@ -91,7 +92,8 @@ class Inference:
         _begin(made, own["start"], prior, reduced)
         beta = own["beta"] * (rows * batch_size if self.name == "published" else 1)
         penalty = Divergence(made, believed, beta=beta)
-        return Prepared(made, (penalty,), rebuild, described)
+        told = {} if reduced is None else reduced.info["reduced"]
+        return Prepared(made, (penalty,), rebuild, described, told)
 
     def _believed(
         self, made: Variational, prior: Prior, layout: Layout, reduced: GaussianPosterior | None

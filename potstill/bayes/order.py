@@ -32,11 +32,14 @@ class Order(NamedTuple):
 
 
 class Removal(NamedTuple):
-    """What was removed of one layer: neurons by their number in the layer as it was, in order, with their scores."""
+    """What was removed of one layer: neurons by their number in the layer as it was, in order, with their scores; and
+    what was kept, with the scores of the last look."""
 
     layer: str
     neurons: tuple[int, ...]
     scores: tuple[float, ...]
+    kept: tuple[int, ...] = ()
+    kept_scores: tuple[float, ...] = ()
 
 
 def random(*, seed: int = 0) -> Order:
@@ -146,7 +149,7 @@ def keep_neurons(
     own = layout.layers[number]
     if not 1 <= keep <= own.outputs:
         raise PosteriorError(f"{own.name} has {own.outputs} neurons; {keep} of them cannot be kept.")
-    left, gone, scores = list(range(own.outputs)), list[int](), list[float]()
+    left, gone, scores, others = list(range(own.outputs)), list[int](), list[float](), list[float]()
     while len(left) > keep:
         found = how.score(posterior, number, curvature)
         ranked = sorted(range(len(left)), key=lambda i: (float(found[i]), -i))
@@ -155,8 +158,9 @@ def keep_neurons(
         scores += [float(found[i]) for i in chosen]
         curvature = _without(posterior, number, chosen, curvature)
         posterior = remove_neurons(posterior, number, chosen, shift_means=shift_means)
+        others = [float(one) for i, one in enumerate(found) if i not in set(chosen)]
         left = [neuron for i, neuron in enumerate(left) if i not in set(chosen)]
-    return posterior, curvature, Removal(own.name, tuple(gone), tuple(scores))
+    return posterior, curvature, Removal(own.name, tuple(gone), tuple(scores), tuple(left), tuple(others))
 
 
 def collinearity(posterior: GaussianPosterior) -> Tensor:

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 
 from potstill import metrics
-from potstill.study import drawn, splits, telling
+from potstill.study import drawn, inferred, splits, telling
 from potstill.study.collect import Reader
 from potstill.study.plotted import Curve, Figures, Frequencies, Reliability
 from potstill.study.tree import Family
@@ -33,6 +33,7 @@ def figures(
     """The arrays behind the report's figures; `compared` are the pairs of the verdicts."""
     targets = drawn.targets(reader)
     curves, confusion, reliability, texts = {}, {}, {}, {}
+    areas, removed, lines = {}, {}, {}
     for key, family in reader.tree.families.items():
         found = reader.find(key)
         if not found.seeds:
@@ -40,6 +41,14 @@ def figures(
         curve = _curve(reader.root, family, found.seeds)
         if curve:
             curves[key] = curve
+        watched, left_out = inferred.watched(reader, found, family.plan.verdict.metric), inferred.removed(found)
+        if watched:
+            areas[key] = watched
+        if left_out:
+            removed[key] = left_out
+        line = inferred.along(reader, found, targets) if targets else {}
+        if line:
+            lines[key] = line
         if targets:
             continue
         rows = [found.predictions[seed][family.plan.verdict.on] for seed in found.seeds]
@@ -56,6 +65,9 @@ def figures(
     return Figures(
         classes=list(classes),
         curves=curves,
+        areas=areas,
+        removed=removed,
+        along=lines,
         confusion=confusion,
         reliability=reliability,
         frequencies={

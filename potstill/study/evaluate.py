@@ -13,6 +13,7 @@ from potstill.data.parts import TEST
 from potstill.errors import StorageError, UsageError
 from potstill.evaluation import Predictions, predict
 from potstill.study import telling
+from potstill.study.along import along
 from potstill.study.answers import models_as_teacher
 from potstill.study.drawn import FEW_INPUTS, worst_rows
 from potstill.study.opened import open_data, part_fingerprint
@@ -99,7 +100,8 @@ def evaluate_unit(
             if on_test(name) and not view:
                 told |= {name: kept} if (kept := _worst(found, part)) else {}
                 telling.keep(folder, name, part, found)
-        _write(folder, evaluated_models(place.root, folders), names, hashes, data, rows=told)
+        line = along(model, data) if any(map(on_test, names)) else {}
+        _write(folder, evaluated_models(place.root, folders), names, hashes, data, rows=told, line=line)
         return Outcome(unit, "done", seconds=time.monotonic() - began)
     except (UsageError, StorageError) as error:
         return Outcome(unit, "refused", f"{type(error).__name__}: {error}")
@@ -131,6 +133,7 @@ def _write(
     data: Data,
     *,
     rows: Mapping[str, Any],
+    line: Mapping[str, Any],
 ) -> None:
     """`evaluation.json`: what was asked and made, now and before from the same weights."""
     path = folder / "evaluation.json"
@@ -146,7 +149,8 @@ def _write(
             "models": models,
             "test": _prints(data.tests) or before.get("test"),
         }
-        | ({"telling": kept} if (kept := before.get("telling", {}) | rows) else {}),
+        | ({"telling": kept} if (kept := before.get("telling", {}) | rows) else {})
+        | ({"along": dict(kept)} if (kept := line or before.get("along", {})) else {}),
     )
 
 

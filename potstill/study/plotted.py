@@ -62,6 +62,41 @@ class TargetErrors(_Frozen):
     covered: list[list[float]] = []
 
 
+class Along(_Frozen):
+    """What a regression's model says of one target along one input, the others at their means; one seed's.
+
+    `sigmas` are standard deviations, of a model that answers values alone those of its errors on validation data;
+    empty where there are none. `points` and `labels` are some examples, where an example is one number.
+    """
+
+    seed: int
+    input: str
+    at: list[float]
+    values: list[float]
+    sigmas: list[float]
+    points: list[float] = []
+    labels: list[float] = []
+
+
+class RemovedLayer(_Frozen):
+    """The neurons of a teacher's layer that a prior left out, and those it kept, with their scores: the lowest went."""
+
+    layer: str
+    removed: list[int]
+    removed_scores: list[float]
+    kept: list[int]
+    kept_scores: list[float]
+
+
+class Removed(_Frozen):
+    """What of a teacher's posterior a student's prior left out, for one seed; `layers` were merged or dropped."""
+
+    seed: int
+    neurons: list[RemovedLayer]
+    layers: list[str]
+    added: list[str]
+
+
 class TellingRow(_Frozen):
     """A test example (its row, from 0): its inputs, where they are few, its label, and what each model predicts, the
     mean over seeds."""
@@ -133,6 +168,9 @@ class Figures(_Frozen):
     format: int = FORMAT
     classes: list[str]
     curves: dict[str, Curve] = {}
+    areas: dict[str, Curve] = Field(default={}, description="curves that areas are under")
+    removed: dict[str, Removed] = {}
+    along: dict[str, dict[str, Along]] = Field(default={}, description="model -> target -> a line")
     confusion: dict[str, list[list[int]]] = {}
     reliability: dict[str, Reliability] = {}
     frequencies: dict[str, dict[str, Frequencies]] = Field(default={}, description="model -> split -> histogram")

@@ -140,6 +140,7 @@ def fit(
         start=start,
         inference=infer,
         rebuild=None if ready is None else ready.rebuild,
+        reduced={} if ready is None else ready.reduced,
         every=_every(every, validation),
     )
 

@@ -200,6 +200,7 @@ class Run:
             "notes": list(state.notes),
             "weights": task.start and {"sha256": task.start.sha256, "new": list(task.start.new)},
             "engine": task.engine.describe(),
+            **({"reduced": task.reduced} if task.reduced else {}),
         }
         if task.owned is not None:
             learnt = {name: p.tolist() for name, p in task.owned.named_parameters() if p.numel() <= _TOLD}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, overload
 
@@ -62,6 +62,7 @@ class Task:
     start: networks.Start | None = None
     inference: Inference | None = None
     rebuild: Mapping[str, Any] | None = None
+    reduced: Mapping[str, Any] = field(default_factory=dict)
     every: int | None = None
 
     @property
