@@ -84,7 +84,7 @@ def panel(metric: str, lines: Sequence[Line], title: str, *, prefix: str) -> Mar
         at += 44 + 6.6 * len(label)
     least = min(float(line.band.low.min()) for line in lines)
     most = max(float(line.band.high.max()) for line in lines)
-    _values(ax, metric, (least, most))
+    values_axis(ax, metric, (least, most))
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: fmt.count(x)))
     theme.write(figure, (2, 12), fmt.axis(metric), colour=QUIET)
@@ -97,7 +97,7 @@ def panel(metric: str, lines: Sequence[Line], title: str, *, prefix: str) -> Mar
     return svg.inline(figure, prefix=prefix, title=title, description=told)
 
 
-def _values(ax: Axes, metric: str, span: tuple[float, float]) -> None:
+def values_axis(ax: Axes, metric: str, span: tuple[float, float]) -> None:
     """The vertical axis: logarithmic where a loss falls by more than a factor of fifty."""
     least, most = span
     if not fmt.is_share(metric) and least > 0 and most / least > 50:

@@ -29,7 +29,7 @@ def along(model: Teacher, data: Data) -> dict[str, Any]:
     plain = len(spec.shape) == 1 and isinstance(raw, Tensor) and raw.dtype == torch.float32
     if spec.task != "regression" or not plain or spec.recipe or train.several:
         return {}
-    rows = raw.index_select(0, train.rows).double()  # type: ignore[union-attr]
+    rows = raw.index_select(0, train.rows).double()
     chosen = _telling(rows[train.labelled].numpy(), train.labels[train.labelled][:, 0].double().numpy())
     places = torch.linspace(float(rows[:, chosen].min()), float(rows[:, chosen].max()), PLACES)
     made = rows.mean(0).float().repeat(PLACES, 1)
