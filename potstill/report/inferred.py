@@ -83,8 +83,7 @@ def _area(metric: str, sides: tuple[Side, Side], v: Verdict, *, title: str, pref
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: fmt.count(x)))
     _words(figure, fmt.axis(metric), "optimiser steps")
     told = "; ".join(
-        f"{side.label}: from {fmt.value(metric, side.y[0])} to {fmt.value(metric, side.y[-1])}"
-        for side in sides
+        f"{side.label}: from {fmt.value(metric, side.y[0])} to {fmt.value(metric, side.y[-1])}" for side in sides
     )
     return svg.inline(figure, prefix=prefix, title=title, description=f"{told}; {_said(v)}")
 
