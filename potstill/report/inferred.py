@@ -121,7 +121,7 @@ def removed(cast: Cast, arrays: Figures, ids: Ids) -> list[Picture]:
 
 def _scores(layer: RemovedLayer, name: str, *, prefix: str) -> Markup:
     """Scores in order: to the left what was removed, to the right what was kept."""
-    figure, ax = _canvas(["kept", "removed"])
+    figure, ax = _canvas(["kept", "removed"], dots=True)
     gone, left = sorted(layer.removed_scores), sorted(layer.kept_scores)
     for scores, start, face, edge in ((gone, 0, PAPER, BASELINE), (left, len(gone), MODEL, MODEL)):
         places = np.arange(start, start + len(scores)) + 1
@@ -255,13 +255,18 @@ def _calibrations(sides: tuple[Side, ...], name: str) -> Table:
     return Table(f"Calibration of {name}", ("Model", "Should be", "Is"), tuple(rows))
 
 
-def _canvas(labels: Sequence[str]) -> tuple[Figure, Axes]:
-    """A figure with a legend of one or two lines above its axes: the model's, and the other's dashed."""
+def _canvas(labels: Sequence[str], *, dots: bool = False) -> tuple[Figure, Axes]:
+    """A figure with a legend of one or two lines above its axes: the model's, and the other's dashed (or hollow)."""
     figure = theme.canvas(340, 236)
     ax = theme.axes(figure, (50, 42, 14, 42))
     at = 50.0
     for label, (colour, dash, width) in zip(labels, (_MODEL_STYLE, _OTHER_STYLE), strict=False):
-        figure.add_artist(Line2D([at / 340, (at + 22) / 340], [1 - 28 / 236] * 2, color=colour, ls=dash, lw=width))
+        height = 1 - 28 / 236
+        if dots:
+            face = colour if colour == MODEL else PAPER
+            figure.add_artist(Line2D([(at + 15) / 340], [height], marker="o", mfc=face, mec=colour, ms=5, ls=""))
+        else:
+            figure.add_artist(Line2D([at / 340, (at + 22) / 340], [height] * 2, color=colour, ls=dash, lw=width))
         told = fmt.shorten(label, 18)
         theme.write(figure, (at + 26, 32), told)
         at += 40 + 6.2 * len(told)
