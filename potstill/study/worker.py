@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import time
@@ -31,6 +32,7 @@ from potstill.types import Answers
 
 STOP = ".stop"
 RUNNING = ".running"
+_LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,21 @@ def _mark(marker: Path, node: Node, step: int, total: int) -> None:
     marker.write_text(json.dumps({"folder": node.folder, "step": step, "total": total, "pid": os.getpid()}))
 
 
+def _now_and_then(stopping: Callable[[], bool]) -> Callable[[], bool]:
+    """The same question for a training that asks after every epoch, however short: a look at the disk takes time."""
+    last = -math.inf
+
+    def asked() -> bool:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < _LOOK_SECONDS:
+            return False
+        last = now
+        return stopping()
+
+    return asked
+
+
 def _reporter(marker: Path, node: Node) -> Callable[[int, int], None]:
     last = time.monotonic()
 
@@ -178,8 +195,8 @@ def _task(node: Node, place: Place) -> Task:
     augmented = data.train.with_augment(training.augment) if training.augment else data.train
     told = settings_of(node, data, answers=teachers(node, place.root, data, augmented))
     told["inference"] = inference.build(node, inference.teacher(node, place.root, data))
-    report = _reporter(place.running(node.folder), node)
-    return prepare(data=data, **told, folder=place.root / node.folder, should_stop=place.stopping, progress=report)
+    report, stopping = _reporter(place.running(node.folder), node), _now_and_then(place.stopping)
+    return prepare(data=data, **told, folder=place.root / node.folder, should_stop=stopping, progress=report)
 
 
 def settings_of(node: Node, data: Data, *, answers: tuple[Answers | None, Answers | None]) -> dict[str, Any]:

@@ -39,5 +39,5 @@ def epoch_rows(rows: Tensor, n: int, seed: int, epoch: int) -> Tensor:
     so that an epoch is the same number of steps for every model of a study.
     """
     m = len(rows)
-    parts = [rows[permutation(m, "order", seed, epoch, repeat)] for repeat in range(-(-n // m))]
+    parts = [rows.index_select(0, permutation(m, "order", seed, epoch, repeat)) for repeat in range(-(-n // m))]
     return (parts[0] if len(parts) == 1 else torch.cat(parts))[:n]
