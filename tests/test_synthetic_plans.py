@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 import potstill as ps
 from potstill import report, storage
 from potstill.errors import PlanError
+from potstill.report import figures, sections
 from potstill.report.names import Cast
 from potstill.study.plan import Plan
 from potstill.study.results import Results
@@ -69,6 +71,36 @@ def test_published_numbers_stand_beside_their_point(privileged: tuple[Path, Resu
     text = report.page.render(results, None)
     assert "96.0 %" in text or "96 %" in text
     assert report.page.write(folder).is_file()
+
+
+def test_a_sweep_over_words_is_told_in_the_plans_order(privileged: tuple[Path, Results]) -> None:
+    results = privileged[1]
+    points = list(Plan.load("privileged-synthetic").tables.sweep[POINT])
+    assert points != sorted(points)
+    cast = Cast(results)
+    assert cast.order == [f"{name}@{POINT}={point}" for name in ("teacher", "alone", "distilled") for point in points]
+    for verdict, point in zip(results.verdicts, points, strict=True):
+        assert verdict.sentence.startswith(f"At {POINT}={point}: Undecided whether distilled is better than alone on")
+        assert cast.versus(verdict.model, verdict.baseline) == f"distilled against alone (setting = {point})"
+    assert results.models[cast.order[-1]].objective == "generalised(lam=1.0, temperature=1.0)"
+    text = report.page.render(results, None)
+    assert "over seeds, each on data drawn anew. A published number" in text
+
+
+def test_many_seeds_are_counted_and_drawn_smaller(privileged: tuple[Path, Results]) -> None:
+    found = privileged[1].verdicts[0]
+    few, many = ([figures.Pair(seed, 0.5, 0.5 + (seed % 4) / 100) for seed in range(n)] for n in (24, 100))
+    assert figures.counted(found, many) == "Better in 75 of 100 seeds."
+    assert figures.counted(found.model_copy(update={"better": "lower"}), many) == "Better in 0 of 100 seeds."
+    widths = []
+    for seeds in (few, many):
+        drawn = figures.pairs(found, "one against another", seeds, prefix="p")
+        widths.append({float(x) for x in re.findall(r'stroke-width="([\d.]+)" stroke-linecap="square"', drawn)})
+    assert min(widths[1]) < 0.6 * min(widths[0])
+    copies = found.model_copy(update={"seeds": list(range(40)), "differences": [0.01] * 40})
+    alone = privileged[1].model_copy(update={"verdicts": [copies], "models": {}})
+    (picture,) = sections.pairs(Cast(alone), sections.Ids())
+    assert picture.note == "Better in 40 of 40 seeds."
 
 
 def test_published_numbers_at_points_that_are_not_there() -> None:

@@ -17,6 +17,7 @@ from potstill.report.theme import BAND, BASELINE, INK, MODEL, PAPER, QUIET, SENT
 from potstill.study.results import Decision, Verdict
 
 MARK: Final[dict[Decision, str]] = {"better": "^", "worse": "v", "equivalent": "s", "undecided": "o"}
+MANY: Final = 24  # seeds, above which their lines and marks are drawn smaller, and counted
 GLYPH: Final[dict[Decision, str]] = {"better": "▲", "worse": "▼", "equivalent": "■", "undecided": "○"}
 
 
@@ -153,15 +154,15 @@ def pairs(verdict: Verdict, title: str, seeds: Sequence[Pair], *, prefix: str) -
     """Each seed's baseline and model joined by a line: solid where the model is better, dashed where it is not."""
     figure = theme.canvas(300, 230)
     ax = theme.axes(figure, (46, 22, 14, 30))
-    sign = 1 if verdict.better == "higher" else -1
+    size = min(1.0, MANY / len(seeds)) ** 0.7  # of lines and marks, which hide each other where seeds are many
     ax.set_xlim(-0.35, 1.35)
     ax.set_xticks([0, 1], ["baseline", "model"])
     _scale(ax, verdict.metric)
     for pair in seeds:
-        better = sign * (pair.model - pair.baseline) > 0
-        ax.plot([0, 1], [pair.baseline, pair.model], color=QUIET, lw=1.2, ls="-" if better else (0, (3, 3)))
-        ax.plot([0], [pair.baseline], "D", color=BASELINE, ms=5.5, clip_on=False)
-        ax.plot([1], [pair.model], "o", color=MODEL, ms=6.5, clip_on=False)
+        dash = "-" if _better(verdict, pair) else (0, (3 / size, 3 / size))
+        ax.plot([0, 1], [pair.baseline, pair.model], color=QUIET, lw=1.2 * size, ls=dash)
+        ax.plot([0], [pair.baseline], "D", color=BASELINE, ms=5.5 * size, clip_on=False)
+        ax.plot([1], [pair.model], "o", color=MODEL, ms=6.5 * size, clip_on=False)
     for x, ends, colour in ((-0.2, [p.baseline for p in seeds], BASELINE), (1.2, [p.model for p in seeds], MODEL)):
         ax.plot([x - 0.08, x + 0.08], [statistics.fmean(ends)] * 2, color=colour, lw=3)
     theme.write(figure, (2, 12), fmt.axis(verdict.metric), colour=QUIET)
@@ -169,6 +170,15 @@ def pairs(verdict: Verdict, title: str, seeds: Sequence[Pair], *, prefix: str) -
         f"seed {p.seed}: {fmt.value(verdict.metric, p.baseline)} to {fmt.value(verdict.metric, p.model)}" for p in seeds
     )
     return svg.inline(figure, prefix=prefix, title=f"{title}, seed by seed", description=told)
+
+
+def _better(verdict: Verdict, pair: Pair) -> bool:
+    return (pair.model - pair.baseline) * (1 if verdict.better == "higher" else -1) > 0
+
+
+def counted(verdict: Verdict, seeds: Sequence[Pair]) -> str:
+    """In how many seeds the model is better, in words."""
+    return f"Better in {sum(_better(verdict, pair) for pair in seeds)} of {len(seeds)} seeds."
 
 
 def _scale(ax: Axes, metric: str) -> None:

@@ -21,12 +21,16 @@ class Cast:
 
     @cached_property
     def order(self) -> list[str]:
-        """Keys in the plan's order (JSON sorts them), sweep points by value, generations by number."""
+        """Keys in the plan's order (JSON sorts them), sweep points by value or, if that is no number, in the plan's
+        order, generations by number."""
         models = self.results.models
 
         def place(key: str) -> tuple[Any, ...]:
             one = models[key]
-            point = [(0, v, "") if is_number(v) else (1, 0, anything(v)) for v in one.point.values()]
+            point = [
+                (0, v, "") if is_number(v) else (1, self._swept.get((k, anything(v)), 0), anything(v))
+                for k, v in one.point.items()
+            ]
             return (self.place(one.model), point, one.generation, key)
 
         return sorted(models, key=place)
@@ -38,6 +42,18 @@ class Cast:
     @cached_property
     def _places(self) -> dict[str, int]:
         return {name: at for at, name in enumerate(self._plan_names())}
+
+    @cached_property
+    def _swept(self) -> dict[tuple[str, str], int]:
+        """The places of swept values in the plan, by key and value."""
+        found = self.results.plan.get("sweep")
+        sweep = found if isinstance(found, Mapping) else {}
+        return {
+            (key, anything(one)): at
+            for keys, values in sweep.items()
+            for at, value in enumerate(values)
+            for key, one in zip(keys.split(", "), value if ", " in keys else [value], strict=False)
+        }
 
     def _plan_names(self) -> list[str]:
         try:
@@ -88,6 +104,13 @@ class Cast:
         """Name and qualifier on one line."""
         qualifier = self.qualifier(key)
         return f"{self.name(key)} ({qualifier})" if qualifier else self.name(key)
+
+    def versus(self, model: str, other: str) -> str:
+        """Who is compared with whom, on one line; a sweep point that both share is told once."""
+        point = self.point(model)
+        if not point or point != self.point(other):
+            return f"{self.full(model)} against {self.full(other)}"
+        return f"{self.bare(model)} against {self.bare(other)} ({self.where(point)})"
 
     def find(self, name: str, near: ModelResult) -> str | None:
         """The key that `name` (a key or a model's name) means for the model `near`; None where several could be meant.

@@ -62,7 +62,7 @@ def values(cast: Cast, keys: Sequence[str], split: str) -> MetricValues | None:
 
 def _cell(found: MetricValues | None) -> Cell:
     if found is None:
-        return Cell(fmt.MISSING)
+        return Cell(fmt.MISSING, ("not defined in every seed",))
     ends = published.interval(found)
     shown = [fmt.number(float(np.clip(end, -1, 1)), 2, plus=True) for end in ends] if ends else []
     return Cell(fmt.number(found.mean, 2, plus=True), (f"[{shown[0]}, {shown[1]}]" if shown else "no interval",))

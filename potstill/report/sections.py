@@ -96,7 +96,7 @@ def said(cast: Cast) -> list[Said]:
             unsaid = [text for text in texts if text not in v.sentence]
             if unsaid:
                 notes.append(head + ", ".join(unsaid))
-        heading = f"{cast.full(v.model)} against {cast.full(v.baseline)}"
+        heading = cast.versus(v.model, v.baseline)
         found.append(Said(heading, v.decision, badge, v.sentence, tuple(notes)))
     return found
 
@@ -168,9 +168,10 @@ def pairs(cast: Cast, ids: Ids) -> list[Picture]:
     for v in cast.results.verdicts:
         seeds = seed_pairs(cast, v)
         if seeds:
-            heading = f"{cast.full(v.model)} against {cast.full(v.baseline)}"
+            heading = cast.versus(v.model, v.baseline)
             drawn = figures.pairs(v, heading, seeds, prefix=ids.new("seeds", v.model, "against", v.baseline))
-            found.append(Picture(heading, (drawn,), (tables.pairs(cast, v, seeds),)))
+            note = figures.counted(v, seeds) if len(seeds) > figures.MANY else ""
+            found.append(Picture(heading, (drawn,), (tables.pairs(cast, v, seeds),), note))
     return found
 
 

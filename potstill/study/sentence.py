@@ -71,6 +71,12 @@ def advice_when_equal(examples: int, margin: float, metric: str) -> str:
 
 def _main(verdict: Verdict, obstacle: Obstacle | None, shared_teacher: str | None) -> str:
     model, baseline, metric = verdict.model, verdict.baseline, _title(verdict.metric)
+    point = _point(model)
+    if point and point == _point(baseline):  # said once, and not in the middle of a sentence
+        bare = verdict.model_copy(
+            update={key: _without(name) for key, name in (("model", model), ("baseline", baseline))}
+        )
+        return f"At {point}: {_main(bare, obstacle, shared_teacher)}"
     since = f", since {_SINCE[obstacle]}" if obstacle else ""
     head = f"Undecided whether {model} is better than {baseline} on {metric}{since}"
     if verdict.difference is None or verdict.model_mean is None or verdict.baseline_mean is None:
@@ -89,6 +95,25 @@ def _main(verdict: Verdict, obstacle: Obstacle | None, shared_teacher: str | Non
     more = f"; it is not worse by more than {margin}" if verdict.not_worse and verdict.margin > 0 else ""
     decide = f"; {verdict.would_decide}" if verdict.would_decide else ""
     return f"{head}: {means}, {difference}{more}{decide}."
+
+
+def _point(key: str) -> str:
+    """The sweep point of a model's key.
+
+    >>> _point("student@data.labelled=30#2"), _point("student#2")
+    ('data.labelled=30', '')
+    """
+    return key.partition("@")[2].partition("#")[0]
+
+
+def _without(key: str) -> str:
+    """A model's key without its sweep point.
+
+    >>> _without("student@data.labelled=30#2"), _without("student#2")
+    ('student#2', 'student#2')
+    """
+    name, at, rest = key.partition("@")
+    return name + "".join(rest.partition("#")[1:]) if at else key
 
 
 def _evidence(verdict: Verdict, numbers: _Numbers, shared_teacher: str | None) -> str:

@@ -28,14 +28,27 @@ def network(table: Mapping[str, Any] | None, sees: str | None = None) -> str:
 
 
 def objective(tables: Sequence[Mapping[str, Any]] | None) -> str:
-    """One objective, or a sum of several.
+    """One objective, or a sum of several. Words, switches and weights that are left at their defaults are not told.
 
     >>> objective([{"name": "hinton", "temperature": 2.0, "alpha": 0.1}])
     'hinton(temperature=2.0, alpha=0.1)'
+    >>> objective([{"name": "generalised", "lam": 1.0, "student_temperature": "1", "t2_scale": False}])
+    'generalised(lam=1.0)'
     """
     if not tables:
         return "none"
-    return " + ".join(_call(table) for table in tables)
+    return " + ".join(_call(_telling(table)) for table in tables)
+
+
+def _telling(table: Mapping[str, Any]) -> dict[str, Any]:
+    from potstill.objectives import REGISTRY
+
+    usual = {key: default for key, (_, default) in REGISTRY.parameters(str(table["name"])).items()}
+    return {
+        key: value
+        for key, value in table.items()
+        if value != usual.get(key) or not (isinstance(value, str | bool) or key.endswith("weight"))
+    }
 
 
 ANSWERED: Final = "rows that the teacher answers for"
