@@ -160,7 +160,7 @@ def core(results: Results, name: str, arrays: Figures | None = None, drawn: list
     source = (results.data.get("plan") or {}).get("source") or {}
     command += "" if source.get("name") in NO_FILES else " --data DIR"
     parts = [BEGIN, f"<!-- Made by scripts/docs from {name}.json: edit outside these markers. -->"]
-    parts += [f"```sh\n{command}\n```", _facts(results)]
+    parts += [f"```sh\n{command}\n```", _facts(cast)]
     parts += ["### Models", study_tables.markdown(tables.models(cast))]
     beside = published.table(cast)
     if beside:
@@ -177,8 +177,8 @@ def core(results: Results, name: str, arrays: Figures | None = None, drawn: list
     return "\n\n".join([*parts, END])
 
 
-def _facts(results: Results) -> str:
-    environment, data = results.environment, results.data
+def _facts(cast: Cast) -> str:
+    results, environment, data = cast.results, cast.results.environment, cast.results.data
     engine, libraries = environment.get("engine") or {}, environment.get("libraries") or {}
     precision = results.plan.get("training", {}).get("precision", "float32")
     examples = sorted({v.examples for v in results.verdicts if v.examples})
@@ -189,6 +189,7 @@ def _facts(results: Results) -> str:
             + [f"{fmt.count(data[key])} {what}" for key, what in _ROWS.items() if data.get(key)]
             + [f"{fmt.count(n)} test examples" for n in examples]
         ),
+        **({"inputs": "; ".join(map(": ".join, cast.inputs.items()))} if cast.inputs else {}),
         "versions": ", ".join(
             [f"potstill {results.potstill}", f"Python {environment.get('python', '?')}"]
             + [f"{library} {libraries[library]}" for library in sorted(libraries)]

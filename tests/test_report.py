@@ -343,6 +343,8 @@ def test_page_cannot_be_written_is_a_storage_error(tmp_path):
         (fmt.shorten("a\nb", 10), "a b"),
         (fmt.wrap("from-teacher-unlabelled", 14), ["from-teacher-", "unlabelled"]),
         (fmt.wrap("x" * 30, 10), ["x" * 10, "xxxxx…xxxx"]),
+        (fmt.brief([0.0010, 0.0011, 0.5], 4), ["0.…1", "0.…1", "0.5"]),
+        (fmt.brief([0.00101, 0.00202, None], 3), ["0…1", "0…2", "–"]),
         (fmt.metric_name("macro_f1"), "macro F1"),
     ],
 )  # fmt: skip
@@ -439,6 +441,23 @@ def test_models_keep_the_order_of_the_plan_and_sweeps_their_order_of_size():
     order = Cast(sample("sweep")[0]).order
     assert order == ["teacher"] + [f"{m}@data.labelled={n}" for m in ("alone", "student") for n in (100, 1000, 10000)]
     assert Cast(sample("generations")[0]).order[2:5] == [f"hard-chain/generation-{at}" for at in (1, 2, 3)]
+
+
+def test_an_input_is_told_with_its_form():
+    results, arrays = sample("demo")
+    inputs = {
+        "large": {"shape": [1, 28, 28], "vocabulary": 0},
+        "tokens": {"shape": [64], "vocabulary": 20_000},
+    }
+    models = {k: m.model_copy(update={"sees": "tokens" if k == "alone" else None}) for k, m in results.models.items()}
+    data = results.data | {"inputs": inputs}
+    named = results.model_copy(update={"models": models, "data": data})
+    rows = {row[0].text: row[1].notes for row in tables.models(Cast(named)).rows}
+    assert rows["alone"] == ("tokens: 64 of 20,000 words", "hard_labels")
+    assert rows["teacher"] == ("hard_labels",)
+    text = page.render(named, arrays)
+    assert "1 × 28 × 28" in text
+    assert "vocabulary" not in text
 
 
 @pytest.mark.parametrize(

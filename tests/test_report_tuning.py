@@ -71,6 +71,26 @@ def test_a_winner_at_an_end_of_what_was_searched(space: Any, won: Any, told: str
     assert found is None if told is None else found is not None and told in found
 
 
+def test_one_seed_has_no_spread_and_its_sentence_no_gap() -> None:
+    rates = [3e-4, 0.000605, 0.00122]
+    trials = [trial(n, {RATE: x}, [0.03 + 0.01 * n]) for n, x in enumerate(rates, 1)]
+    one = TunedModel(search={RATE: rates}, trials=trials, winner=2)
+    found = of(tuned()[0]).model_copy(update={"models": {"alone": one}})
+    with theme.drawing():
+        note = tuning._picture(found, "alone", "x").note
+    assert note == "Trial 2 won with learning_rate = 0.000605: 5.00 %."
+
+
+def test_ticks_of_a_heat_map_are_numbers_that_can_be_read() -> None:
+    rates, decays = [0.0003, 0.000605, 0.001221, 0.002464, 0.004970, 0.01], [0.0, 0.001, 0.01, 0.1]
+    settings = [{RATE: a, "training.optimizer.weight_decay": b} for a in rates for b in decays]
+    trials = [trial(n, one, [0.03]) for n, one in enumerate(settings, 1)]
+    found = of(tuned()[0]).model_copy(update={"models": {"alone": TunedModel(search={}, trials=trials, winner=1)}})
+    texts = {text.text for text in drawn(found, "alone").iter(f"{SVG}text")}
+    assert {"0.0003", "0.0006", "0.0012", "0.0025", "0.005", "0.01", "0", "0.1"} <= texts
+    assert not any("…" in (text or "") for text in texts)
+
+
 @pytest.mark.parametrize("better", ["lower", "higher"])
 def test_the_table_has_the_best_first_and_failures_last(better: str) -> None:
     found = of(tuned()[0]).model_copy(update={"better": better})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 from potstill.metrics import FRACTIONS
@@ -47,6 +48,25 @@ def shorten(text: str, length: int) -> str:
         return text
     tail = (length - 1) // 2
     return f"{text[: length - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def brief(values: Sequence[Any], length: int) -> list[str]:
+    """Numbers as ticks of an axis, with as few digits as keep them apart where more have no room; other values cut.
+
+    >>> brief([0.000605, 0.00122, 0.01], 6), brief([0.5, 1, 10], 6), brief(["fresh", "once-in-a-while"], 6)
+    (['0.0006', '0.0012', '0.01'], ['0.5', '1', '10'], ['fresh', 'onc…le'])
+    """
+    whole = [anything(value) for value in values]
+    tries = [[f"{value:.{digits}g}" for value in values] for digits in (3, 2, 1)] if all(map(is_number, values)) else []
+    for texts in (whole, *tries):
+        if max(map(len, texts)) <= length and len(set(texts)) == len(set(whole)):
+            return texts
+    return [shorten(text, length) for text in whole]
+
+
+def shape(sizes: Sequence[int]) -> str:
+    """The shape of an example: 1 × 28 × 28."""
+    return " × ".join(map(count, sizes))
 
 
 def wrap(text: str, length: int, lines: int = 2) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from potstill.report.format import anything, is_number, metric_name, value
+from potstill.report.format import anything, count, is_number, metric_name, shape, value
 from potstill.study.measured import BEST_EPOCH, SECONDS
 from potstill.study.results import ModelResult, Results
 
@@ -151,6 +151,15 @@ class Cast:
                 return found[0]
             key = found[0]
             seen.add(key)
+
+    @cached_property
+    def inputs(self) -> dict[str, str]:
+        """The form of every input that has a name: `{"small": "1 × 7 × 7", "tokens": "64 of 20,000 words"}`."""
+        found = self.results.data.get("inputs") or {}
+        return {
+            name: shape(one["shape"]) + (f" of {count(one['vocabulary'])} words" if one.get("vocabulary") else "")
+            for name, one in found.items()
+        }
 
     def published(self, metric: str, key: str) -> list[tuple[int, float]]:
         """(number of the source, value) of every published number for this model.

@@ -140,7 +140,7 @@ def _content(results: Results, arrays: Figures | None) -> dict[str, Any]:
         "ship": costs.ship(cast),
         "reads": _reads(results),
         "environment": _facts(results.environment),
-        "data": _facts(results.data),
+        "data": _facts(results.data | ({"inputs": cast.inputs} if cast.inputs else {})),
         "redrawn": bool((results.data.get("plan") or {}).get("redraw")),
         "metric": fmt.metric_name(results.metric),
         "margin": fmt.difference(results.metric, results.margin).lstrip("+"),

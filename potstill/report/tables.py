@@ -83,7 +83,7 @@ def models(cast: Cast) -> Table:
 def _what(cast: Cast, key: str) -> Cell:
     one = cast.results.models[key]
     network = one.network + (f" × {one.members} members" if one.members > 1 else "")
-    notes = [one.objective]
+    notes = [*([f"{one.sees}: {cast.inputs[one.sees]}"] if one.sees in cast.inputs else []), one.objective]
     if one.teachers:
         found = [(name, cast.find(name, one)) for name in one.teachers]
         notes.append("teacher: " + ", ".join(name if at is None else cast.full(at) for name, at in found))

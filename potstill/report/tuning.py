@@ -62,8 +62,8 @@ def _picture(tuning: Tuning, name: str, prefix: str) -> Picture:
     one = tuning.models[name]
     short = _short(one.trials)
     won = one.trials[one.winner - 1]
-    value = fmt.value(tuning.metric, won.mean)
-    note = f"Trial {won.number} won with {_settings(won.settings, short)}: {value} {fmt.spread(tuning.metric, won.std)}"
+    value = f"{fmt.value(tuning.metric, won.mean)} {fmt.spread(tuning.metric, won.std)}".rstrip()
+    note = f"Trial {won.number} won with {_settings(won.settings, short)}: {value}"
     failed = [trial.number for trial in one.trials if trial.state != "done"]
     if failed:
         word = "Trial" if len(failed) == 1 else "Trials"
@@ -72,7 +72,7 @@ def _picture(tuning: Tuning, name: str, prefix: str) -> Picture:
     if edges:
         note += f". Its {' and its '.join(edges)}: a wider search may find better"
     drawing = draw(tuning, name, prefix)
-    return Picture(name, (drawing,) if drawing else (), (table(tuning, name),), f"{note.strip()}.")
+    return Picture(name, (drawing,) if drawing else (), (table(tuning, name),), f"{note}.")
 
 
 def _edge(one: TunedModel, key: str) -> str | None:
@@ -156,7 +156,7 @@ def _description(tuning: Tuning, one: TunedModel) -> str:
 def _heat(tuning: Tuning, one: TunedModel, keys: tuple[str, str], *, prefix: str, title: str) -> Markup:
     columns, rows = (_distinct(one, key) for key in keys)
     short, metric = _short(one.trials), tuning.metric
-    names = [fmt.shorten(fmt.anything(value), 8) for value in rows]
+    names = fmt.brief(rows, 8)
     left, width = 14 + 7 * max(map(len, names)), 340
     cell = (width - left - 8) / len(columns)
     figure = theme.canvas(width, 44 + 36 * len(rows) + 42)
@@ -164,7 +164,7 @@ def _heat(tuning: Tuning, one: TunedModel, keys: tuple[str, str], *, prefix: str
     ax.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.5, len(rows) - 0.5))  # the least value below
     ax.grid(False)
     ax.spines["bottom"].set_visible(False)
-    ax.set_xticks(range(len(columns)), [fmt.shorten(fmt.anything(x), max(int(cell / 7), 3)) for x in columns])
+    ax.set_xticks(range(len(columns)), fmt.brief(columns, max(int(cell / 7), 3)))
     ax.set_yticks(range(len(rows)), names)
     ax.tick_params(length=0)
     depth = _depth(tuning, one)
