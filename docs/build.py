@@ -102,7 +102,7 @@ def sizes() -> str:
         rows.append(f"| {' | '.join(cells)} |")
     machine = kept["machine"]
     told = (
-        f"ms: the median of one example, with one thread of {machine}."
+        f"ms: the median processor time of one example's prediction in float32, with one thread of {machine}."
         if machine
         else "ms: `potstill networks --latency`."
     )

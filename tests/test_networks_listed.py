@@ -130,6 +130,6 @@ def test_latency_is_measured(shown: Callable[..., str], monkeypatch: pytest.Monk
     found = json.loads(shown("--latency", "--json"))
     assert "torch" in found["machine"]
     assert all(0 < row["latency_ms"] < 1000 for row in found["networks"])
-    assert "ms with one thread" in shown("linear", "--latency")
+    assert "ms of processor time with one thread" in shown("linear", "--latency")
     assert float(cells(shown("--latency"), "lenet")[-1]) > 0
     assert asked == [1, 1, 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ def listing(*, latency: bool, as_json: bool) -> None:
     ]
     typer.echo(text.table(head, cells, right=range(2, 6)))
     if latency:
-        typer.echo("\nms: the median of one example's prediction, with one thread of this CPU.")
+        typer.echo("\nms: the median processor time of one example's prediction, with one thread of this CPU.")
     typer.echo(f"\nLayers and keys of one: {text.program()} networks NAME")
 
 
@@ -81,7 +82,7 @@ def one(network: str, shape: str | None, outputs: int | None, *, deep: bool, lat
         module = networks.build(spec, examples, answers)
         rows = layers(module, examples, deep=deep)
         parameters, multiply_adds, size = networks.cost(module, examples)
-    time = _measured([_example("", spec, examples, answers)])[""] if latency else None
+    taken = _measured([_example("", spec, examples, answers)])[""] if latency else None
     if as_json:
         found: dict[str, Any] = {
             "network": networks.REGISTRY.full(spec),
@@ -92,7 +93,7 @@ def one(network: str, shape: str | None, outputs: int | None, *, deep: bool, lat
             "bytes": size,
             "layers": [row._asdict() for row in rows],
         }
-        typer.echo(json.dumps(found | ({"latency_ms": time, "machine": _machine()} if latency else {}), indent=1))
+        typer.echo(json.dumps(found | ({"latency_ms": taken, "machine": _machine()} if latency else {}), indent=1))
         return
     about = (inspect.getdoc(networks.REGISTRY.table[name]) or "").split("\n\n")[0].replace("\n", " ")
     typer.echo(
@@ -102,8 +103,8 @@ def one(network: str, shape: str | None, outputs: int | None, *, deep: bool, lat
     cells.append(["in all", "", "", f"{parameters:,}", f"{multiply_adds:,}"])
     typer.echo(text.table(_LAYERS, cells, right=range(3, 5)))
     typer.echo(f"\nWeights: {text.size(size)}.")
-    if time is not None:
-        typer.echo(f"One example takes {time:.3g} ms with one thread of this CPU (median).")
+    if taken is not None:
+        typer.echo(f"One example takes {taken:.3g} ms of processor time with one thread of this CPU (median).")
     keys = networks.REGISTRY.parameters(name)
     if keys:
         typer.echo(f"Keys: {', '.join(f'{key} = {_toml(default)}' for key, (_, default) in keys.items())}")
@@ -160,7 +161,10 @@ def _row(example: Example) -> dict[str, Any]:
 
 
 def _measured(examples: Sequence[Example]) -> dict[str, float]:
-    """Median milliseconds of one example's prediction by title, in a process of its own with one thread."""
+    """Median milliseconds of one example's prediction by title, in a process of its own with one thread.
+
+    They are those of the processor: what other work takes from the thread is not counted.
+    """
     from potstill.study import latency
 
     return latency.alone(1, _timed, list(examples))
@@ -178,7 +182,7 @@ def _timed(examples: Sequence[Example]) -> dict[str, float]:
         group[example.title] = [model]
         held += sum(p.numel() for p in model.network.parameters())
         if held > _TOGETHER or number == len(examples):
-            times = latency.in_turns(group, (1,))
+            times = latency.in_turns(group, (1,), clock=time.process_time)
             found |= {title: latency.summary(turns)["median_ms"] for (title, _), turns in (times or {}).items()}
             group, held = {}, 0
     return found
