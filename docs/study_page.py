@@ -32,6 +32,7 @@ STUDIES = Path(__file__).parent / "studies"
 BEGIN, END = "<!-- begin: generated -->", "<!-- end: generated -->"
 MOST = 300_000  # bytes of kept results
 FREQUENCIES = ".frequencies.json"
+LEAST_SIZES = 4  # of models, from which a page shows what quality costs
 FEW = 4  # classes that large results are still told by
 NO_FILES = ("diabetes", "digits", "linear", "privileged", "softmax-linear")  # sources that need no --data
 MACHINE = re.compile(r"(?<![\w.~:/])/\w[^\s\"]*/[^\s\"]+")  # an absolute path
@@ -73,25 +74,26 @@ def keep(run: Path, name: str, folder: Path = STUDIES) -> Path:
     path = folder / f"{name}.json"
     storage.write_text(path, _text(value))
     arrays = load(run)[1]
+    counts: dict[str, Any] = {}
     if arrays is not None and len(arrays.classes) == 2:
-        shares = {
+        counts["frequencies"] = {
             key: {split: one[split] for split in one if split == "test"} for key, one in arrays.frequencies.items()
         }
-        kept = Figures(classes=arrays.classes, frequencies=shares)
-        storage.write_text(
-            counted(path),
-            storage.canonical(kept.model_dump(mode="json", include={"format", "classes", "frequencies"})) + "\n",
-        )
+    elif arrays is not None and results.metric == "macro_f1":
+        counts["confusion"] = arrays.confusion
+    if arrays is not None and counts:
+        kept = Figures(classes=arrays.classes, **counts).model_dump(mode="json", include={"format", "classes", *counts})
+        storage.write_text(counted(path), storage.canonical(kept) + "\n")
     return path
 
 
 def counted(path: Path) -> Path:
-    """Beside the results of a study with two classes: how often each model gives which probability."""
+    """Beside the results: of two classes how often each model gives which probability, else what F1 is made of."""
     return path.with_suffix(FREQUENCIES)
 
 
 def read_arrays(path: Path) -> Figures | None:
-    """The prediction frequencies that were kept beside results."""
+    """The counts that were kept beside results."""
     there = counted(path)
     return Figures.model_validate(storage.read_json(there)) if there.is_file() else None
 
@@ -126,15 +128,20 @@ def shipped(results: Results, name: str) -> str | None:
 
 
 def figures(results: Results, arrays: Figures | None = None) -> list[export.Exported]:
-    """The figures that matter: tuning, bars or gains over the baseline, the forest, generations or frequencies."""
-    starts = ("tuning", f"bars-{results.metric}", "gain-", "forest-", "generations-", "frequencies-")
+    """The figures that matter: tuning, bars or gains over the baseline, the forest, fronts, generations or frequencies.
+
+    Fronts of four sizes or more: of fewer the table of models tells as much.
+    """
+    starts = ("tuning", f"bars-{results.metric}", "gain-", "forest-", "front-", "generations-", "frequencies-")
     drawn = export.figures(results, arrays, lambda name: name.startswith(starts) and not name.endswith("-narrow"))
 
     def some(start: str, most: int) -> list[export.Exported]:
         return [one for one in drawn if one.name.startswith(start)][:most]
 
     bars = some(f"bars-{results.metric}", 1) if len(Cast(results).order) == len(_names(results)) else []
-    found = [*(bars or _gains(some("gain-", len(drawn)))), *some("forest-", 1)]
+    sizes = {one.cost.parameters for one in results.models.values() if one.cost}
+    fronts = some("front-", len(drawn)) if len(sizes) >= LEAST_SIZES else []
+    found = [*(bars or _gains(some("gain-", len(drawn)))), *some("forest-", 1), *fronts]
     chains = some("generations-", len(drawn))
     return [*some("tuning", 4), *found, *(chains or some("frequencies-", len(drawn)))]
 

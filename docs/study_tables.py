@@ -6,7 +6,8 @@ import re
 
 import numpy as np
 
-from potstill.report import conditions, epochs, errors, generations, inherited, related, speed, spread
+from potstill.report import classes as by_class
+from potstill.report import conditions, epochs, errors, generations, inherited, related, speed, spread, tables
 from potstill.report import format as fmt
 from potstill.report.figures import GLYPH
 from potstill.report.names import Cast
@@ -30,6 +31,7 @@ def parts(cast: Cast, arrays: Figures | None) -> list[tuple[str, list[Table]]]:
             related.table(cast),
         ],
         "Prediction frequencies": [frequencies(cast, arrays) if arrays else None],
+        "F1 by class": [by_class.table(cast, arrays), _best_confusion(cast, arrays)] if arrays else [],
         "Errors": [*errors.tables(cast)],
         "Intervals": [*errors.coverage(cast)],
         "Test conditions": [*conditions.tables(cast)],
@@ -43,6 +45,12 @@ def parts(cast: Cast, arrays: Figures | None) -> list[tuple[str, list[Table]]]:
     }
     kept = {head: [one for one in made if one and len(one.rows) <= MOST] for head, made in found.items()}
     return [(head, made) for head, made in kept.items() if made]
+
+
+def _best_confusion(cast: Cast, arrays: Figures) -> Table | None:
+    """The confusion matrix of the model with the highest macro F1; None where matrices are not kept."""
+    key = max(arrays.confusion, key=lambda one: cast.results.models[one].metrics["macro_f1"].mean, default=None)
+    return None if key is None else tables.confusion(arrays.confusion[key], arrays.classes, cast.full(key))
 
 
 def frequencies(cast: Cast, arrays: Figures) -> Table | None:

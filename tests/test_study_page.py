@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_samples import SAMPLES, put
+from report_samples import SAMPLES, Maker, put
 
 from potstill.errors import PotstillError
 from potstill.study.plan import Plan
@@ -153,6 +153,28 @@ def test_frequencies_of_two_classes_are_kept_and_shown(tmp_path: Path) -> None:
     for key, cell in zip(keys, shown, strict=True):
         counts = arrays.frequencies[key]["test"].counts
         assert cell == f"{100 * sum(one[0] / sum(one) for one in counts) / len(counts):.2f} %"
+
+
+def test_f1_by_class_and_fronts_are_kept_and_shown(tmp_path: Path) -> None:
+    """F1 of a class from the run's own counts; the matrix of the best model; fronts of four sizes."""
+    make = Maker("f1", seeds=3, metric="macro_f1")
+    for level, size in ((0.7, 10), (0.9, 40), (0.8, 20), (0.75, 30)):
+        make.model(f"of-{size}", level, 0.001, parameters=1000 * size)
+    results, arrays = make.results(), make.figures()
+    folder = tmp_path / "studies"
+    study_page.keep(put(tmp_path / "run", (results, arrays)), "told", folder)
+    study_page.write(folder)
+    assert current(folder)
+    kept = study_page.read_arrays(folder / "told.json")
+    assert (kept.confusion, kept.curves, kept.frequencies) == (arrays.confusion, {}, {})
+    text = (folder / "told.md").read_text("utf-8")
+    fronts = re.findall(r"\]\(figures/told-(front-[^)]+)\.svg\)", text)
+    assert fronts == ["front-parameters", "front-multiply_adds", "front-latency"]
+    assert "Confusion matrix of of-40" in text
+    (row,) = re.findall(r"### F1 by class\n.*?\n(\| of-10 \|[^\n]*)", text, re.DOTALL)
+    counts = arrays.confusion["of-10"]
+    wanted = 100 * 2 * counts[0][0] / (sum(counts[0]) + sum(one[0] for one in counts))
+    assert row.split(" | ")[1] == f"{wanted:.2f}"
 
 
 @pytest.mark.parametrize("name", ["bare", "failures", "hostile", "generations"])
