@@ -315,6 +315,9 @@ def test_a_row_of_a_table_is_told_as_it_was() -> None:
     told = columns.decoded(recipe, [1.5, 0.0, 0.0, 1.0, -1.0])
     assert told == {"age": 55.0, "town": "Ufa", "height": pytest.approx(1.6)}
     assert columns.decoded(recipe, [0.0, 1.0, 0.0, 0.0, 0.0]) == {"age": None, "town": None, "height": 1.7}
+    number = {"columns": [{"as": "number", "name": "x", "mean": -2.37, "std": 1.51, "flagged": False}]}
+    for x in (0.0, -2.4, 5.0):  # float32 rounds what the network sees
+        assert columns.decoded(number, [float(np.float32((x + 2.37) / 1.51))]) == {"x": x}
 
 
 def test_results_follow_the_published_schema(done: tuple[Path, Results]) -> None:

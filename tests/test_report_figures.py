@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -12,7 +13,21 @@ import pytest
 from report_samples import SAMPLES, SVG, Maker, metric_values, put
 
 from potstill import report
-from potstill.report import bars, export, figures, gain, groups, inputs, page, published, scatter, sections, theme
+from potstill.report import (
+    bars,
+    errors,
+    export,
+    figures,
+    gain,
+    groups,
+    inputs,
+    page,
+    published,
+    scatter,
+    sections,
+    theme,
+)
+from potstill.report import format as fmt
 from potstill.report.names import Cast
 from potstill.report.sections import Ids
 from potstill.study.plotted import TargetErrors
@@ -302,6 +317,45 @@ def test_figures_of_one_target_have_one_scale():
     assert {"0", "30", "60"} <= told
     one = scatter.Scale.of(errors_like([2.0], [2.0]), [errors_like([2.0], [2.0])])
     assert (one.low, one.high, one.residual) == (1.0, 3.0, 1.0)
+
+
+def test_small_numbers_have_room_and_digits():
+    """Squared errors of a target that is measured in thousandths."""
+    verdicts = [
+        v.model_copy(
+            update={"metric": "squared_error", "difference": 1.67e-5, "interval": (1e-6, 3.25e-5), "margin": 0.0}
+        )
+        for v in cast("demo").results.verdicts[:1]
+    ]
+    root = ET.fromstring(figures.forest([figures.Row("a", "b", v) for v in verdicts], "f", wide=True))
+    ticks = sorted(
+        (float(t.get("x")), len(t.text)) for t in root.iter(f"{SVG}text") if (t.text or "").endswith("e\u221205")
+    )
+    assert len(ticks) > 1
+    assert all(6.4 * (a[1] + b[1]) / 2 < b[0] - a[0] for a, b in itertools.pairwise(ticks))
+    seeds = [figures.Pair(0, 0.000107, 0.000124), figures.Pair(1, 0.000108, 0.000119)]
+    root = ET.fromstring(figures.pairs(verdicts[0], "t", seeds, prefix="p"))
+    told = [t for t in root.iter(f"{SVG}text") if (t.text or "").startswith("0.000")]
+    assert told
+    assert all(float(t.get("x")) > 6.4 * len(t.text) for t in told)  # anchored at their ends
+    assert fmt.value("squared_error", 0.0001071) == "0.000107"
+    assert fmt.value("r2", 0.0001071) == "0.0001"
+    assert fmt.interval("squared_error", (-0.0123456, 0.5)) == "[−0.0123, +0.5000]"
+
+
+def test_inputs_of_telling_rows_stand_in_one_cell_where_they_are_many():
+    results, arrays = SAMPLES["regression"]()
+    many = [f"x{i}" for i in range(21)]
+    rows = [
+        row.model_copy(update={"inputs": [float(i) / 8 for i in range(20)] + ["Perm"]})
+        for row in arrays.telling[0].rows
+    ]
+    wide = arrays.telling[0].model_copy(update={"inputs": many, "rows": rows})
+    few, lots = errors.telling(Cast(results), arrays.model_copy(update={"telling": [arrays.telling[0], wide]}))
+    assert few.columns[1:4] == ("age", "town", "height")
+    assert lots.columns[:3] == ("Row", "Inputs", "Label")
+    assert lots.rows[0][1].text.startswith("x0 0; x1 0.125; ")
+    assert lots.rows[0][1].text.endswith("x20 Perm")
 
 
 def test_a_forest_has_room_for_its_numbers():

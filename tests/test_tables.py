@@ -247,6 +247,14 @@ def test_what_is_said_of_columns(tmp_path: Path) -> None:
             ps.data.open(source, inputs=inputs, **options)
 
 
+def test_a_column_of_keys_is_told(tmp_path: Path) -> None:
+    rows = "".join(f"p{i},{'ab'[i % 2]}{i % 40},{i % 2}\n" for i in range(100))
+    notes = ps.data.open(written(tmp_path, "id,word,y\n" + rows), validation=0, test=20).notes
+    assert len(notes) == 1
+    assert 'the column "id" holds 80 different words in 80 training rows' in notes[0]
+    assert 'drop = ["id"]' in notes[0]
+
+
 def test_a_column_of_many_words_is_no_category(tmp_path: Path) -> None:
     path = written(tmp_path, "x,y\n" + "".join(f"word{i},{i % 2}\n" for i in range(1300)))
     with pytest.raises(DataError, match=r'the column "x" holds 1,\d+ different words.*as = "hashing"'):

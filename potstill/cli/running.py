@@ -113,12 +113,17 @@ def _told(results: Results) -> str:
     rows = []
     for key, model in results.models.items():
         found = model.metrics.get(results.metric)
-        value = "-" if found is None else f"{found.mean:.4f}"
-        spread = "-" if found is None or found.std is None else f"{found.std:.4f}"
+        value = "-" if found is None else _digits(found.mean)
+        spread = "-" if found is None or found.std is None else _digits(found.std)
         size = "-" if model.cost is None else f"{model.cost.parameters:,}"
         rows.append([key, model.network, size, value, spread, str(len(model.seeds))])
     head = ["model", "network", "parameters", f"{results.on} {results.metric}", "sd over seeds", "seeds"]
     return "\n".join([*lines, "", text.table(head, rows, right=range(2, 6)), ""])
+
+
+def _digits(value: float) -> str:
+    """Four decimals, or three significant digits of a number that is too small for them."""
+    return f"{value:.3g}" if 0 < abs(value) < 1e-3 else f"{value:.4f}"
 
 
 def _tuned(results: Results) -> list[str]:

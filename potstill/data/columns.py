@@ -19,6 +19,8 @@ from potstill.errors import DataError, unknown
 
 _MOST: Final = 1000  # categories of a column
 _SHOWN: Final = 5  # names in a message
+_OWN: Final = 0.5  # a column with more words than so many times the rows is likely no category,
+_FEW: Final = 20  # if there are more than so many
 
 
 @dataclass(frozen=True)
@@ -153,8 +155,14 @@ def decoded(recipe: Mapping[str, Any], row: Sequence[float]) -> dict[str, float 
         if isinstance(one, Category):
             found[one.name] = one.values[part.index(max(part))] if max(part, default=0) > 0 else None
         else:
-            found[one.name] = None if one.flagged and part[1] else part[0] * one.std + one.mean
+            found[one.name] = None if one.flagged and part[1] else _told(part[0], one)
     return found
+
+
+def _told(scaled: float, one: Number) -> float:
+    """A number as it was, to the digits that float32 keeps beside the column's mean and spread."""
+    size = max(abs(one.mean), abs(one.std), abs(scaled * one.std))
+    return round(scaled * one.std + one.mean, 6 - math.floor(math.log10(size))) if size > 0 else one.mean
 
 
 def layout(told: Tabular) -> dict[str, Any]:
@@ -254,6 +262,12 @@ def _notes(
             f"{chosen.where}: {rows:,} of {len(chosen):,} training rows lack a value, in {_some(list(lacks))}; "
             f"{' and '.join(how)}."
         )
+    for one in encoders:
+        if isinstance(one, Category) and len(one.values) > max(_OWN * len(chosen), _FEW):
+            notes.append(
+                f'{chosen.where}: the column "{one.name}" holds {len(one.values):,} different words in {len(chosen):,} '
+                f'training rows, and each becomes an input. Is it a name or a key? Leave it out: drop = ["{one.name}"].'
+            )
     empty_columns = len(made) - len(encoders)
     if empty_columns:
         notes.append(f"{chosen.where}: {empty_columns} columns hold no value in the training rows and are left out.")

@@ -13,6 +13,7 @@ from potstill.study.measured import Correlation, MetricValues, TargetMeasures
 from potstill.study.plotted import Figures, Telling
 
 SIDE_BY_SIDE: Final = 6  # models of a table of telling rows
+COLUMNS: Final = 12  # inputs of such a table that have a column each; more stand in one, by name
 _COLUMNS: Final = ("R²", "Mean squared error", "Mean absolute error", "Bias")
 
 
@@ -45,7 +46,7 @@ def _target(cast: Cast, target: str, split: str) -> Table:
         one = None if whole is None else whole.targets.get(target)
         if whole is not None and one is not None:
             examples = whole.labelled
-            numbers = (_values(one.r2), _values(one.squared_error), _values(one.absolute_error))
+            numbers = (_r2(one.r2), _values(one.squared_error), _values(one.absolute_error))
             rows.append((who(cast, key), *numbers, _values(one.bias, plus=True)))
     caption = (
         f"Errors of {target} on {fmt.count(examples)} {split} examples, in its own units: mean ± standard deviation "
@@ -55,8 +56,12 @@ def _target(cast: Cast, target: str, split: str) -> Table:
 
 
 def _values(one: MetricValues, *, plus: bool = False) -> Cell:
-    notes = (f"± {fmt.number(one.std)}",) if one.std is not None else ()
-    return Cell(fmt.number(one.mean, plus=plus), notes)
+    notes = (f"± {fmt.measured(one.std)}",) if one.std is not None else ()
+    return Cell(fmt.measured(one.mean, plus=plus), notes)
+
+
+def _r2(one: MetricValues) -> Cell:
+    return Cell(fmt.value("r2", one.mean), (fmt.spread("r2", one.std),) if one.std is not None else ())
 
 
 def coverage(cast: Cast) -> list[Table]:
@@ -82,7 +87,7 @@ def _coverage(cast: Cast, target: str) -> Iterator[Table]:
                 f"{100 * part.share.mean:.1f} %",
                 (
                     *((f"± {100 * part.share.std:.1f}",) if part.share.std is not None else ()),
-                    f"{fmt.number(part.width.mean)} wide",
+                    f"{fmt.measured(part.width.mean)} wide",
                 ),
             )
             for part in parts
@@ -131,17 +136,25 @@ def _telling(cast: Cast, one: Telling) -> Table:
     shown = _shown(cast, one)
     rows = []
     for row in one.rows:
-        inputs = [fmt.number(x, 3) if isinstance(x, float) else fmt.anything(x) for x in row.inputs]
-        line = [*cells(str(row.row), *inputs), Cell(fmt.number(row.label))]
+        inputs = [_input(x) for x in row.inputs]
+        if len(inputs) > COLUMNS:
+            inputs = ["; ".join(f"{name} {x}" for name, x in zip(one.inputs, inputs, strict=True))]
+        line = [*cells(str(row.row), *inputs), Cell(fmt.measured(row.label))]
         for key in shown:
             value = row.predicted[key]
-            line.append(Cell(fmt.number(value), (f"off by {fmt.number(row.label - value, plus=True)}",)))
+            line.append(Cell(fmt.measured(value), (f"off by {fmt.measured(row.label - value, plus=True)}",)))
         rows.append(tuple(line))
-    columns = ["Row", *one.inputs, "Label", *(cast.full(key) for key in shown)]
+    names = one.inputs if len(one.inputs) <= COLUMNS else ["Inputs"]
+    columns = ["Row", *names, "Label", *(cast.full(key) for key in shown)]
     left = len(one.rows[0].predicted) - len(shown)
     beside = f"; {fmt.plural(left, 'further model')} not shown" if left else ""
     caption = f"The {fmt.plural(len(one.rows), 'test example')} of which all models miss {one.target} by most{beside}"
-    return Table(caption, tuple(columns), tuple(rows))
+    left_aligned = frozenset({0, 1}) if len(one.inputs) > COLUMNS else frozenset({0})
+    return Table(caption, tuple(columns), tuple(rows), left_aligned)
+
+
+def _input(x: float | str | None) -> str:
+    return f"{x:.4g}".replace("-", "\u2212") if isinstance(x, float) else fmt.anything(x)
 
 
 def _shown(cast: Cast, one: Telling) -> Sequence[str]:

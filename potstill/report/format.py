@@ -10,6 +10,7 @@ from typing import Any
 from potstill.metrics import FRACTIONS
 
 MISSING = "–"
+MEASURED = ("absolute_error", "squared_error", "teacher_squared_error")  # in units of a regression's targets
 _MINUS = "\u2212"
 _WORDS = {
     "agreement": "agreement with the teacher",
@@ -137,12 +138,27 @@ def number(value: float | None, digits: int = 4, *, plus: bool = False) -> str:
     return _signed(f"{value:,.{max(0, digits - whole)}f}", plus)
 
 
+def measured(value: float | None, *, plus: bool = False) -> str:
+    """A number in units of the user's own: as `number`, but small ones have three significant digits too.
+
+    >>> measured(0.0001071), measured(-0.5, plus=True), measured(0.00004)
+    ('0.000107', '−0.5000', '4.00e-05')
+    """
+    if value is None or not 10.0**-4 / 2 <= abs(value) < 0.1:
+        return number(value, plus=plus)
+    return _signed(f"{value:.{2 - math.floor(math.log10(abs(value)))}f}", plus)
+
+
+def _plain(metric: str, x: float, *, plus: bool = False) -> str:
+    return measured(x, plus=plus) if metric in MEASURED else number(x, plus=plus)
+
+
 def value(metric: str, x: float | None, *, bare: bool = False) -> str:
     """A metric's value: "93.83 %" for a share (without the sign where `bare`), else four digits."""
     if x is None or not math.isfinite(x):
         return MISSING
     if not is_share(metric):
-        return number(x)
+        return _plain(metric, x)
     return _signed(f"{100 * x:.2f}", False) + ("" if bare else " %")
 
 
@@ -156,7 +172,7 @@ def difference(metric: str, x: float | None, *, bare: bool = False) -> str:
     if x is None or not math.isfinite(x):
         return MISSING
     if not is_share(metric):
-        return number(x, plus=True)
+        return _plain(metric, x, plus=True)
     return _signed(f"{100 * x:.2f}", True) + ("" if bare else " points")
 
 
@@ -165,7 +181,7 @@ def interval(metric: str, ends: tuple[float, float] | None) -> str:
     if ends is None:
         return "no interval"
     if not is_share(metric):
-        return f"[{number(ends[0], plus=True)}, {number(ends[1], plus=True)}]"
+        return f"[{_plain(metric, ends[0], plus=True)}, {_plain(metric, ends[1], plus=True)}]"
     least = min((abs(100 * end) for end in ends if end), default=1.0)
     digits = next((n for n in (2, 3, 4) if least >= 0.5 * 10.0**-n), 2)
     return f"[{_signed(f'{100 * ends[0]:.{digits}f}', True)}, {_signed(f'{100 * ends[1]:.{digits}f}', True)}]"

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from potstill.report.format import clean
-from potstill.report.theme import VARIABLE
+from potstill.report.theme import VARIABLE, make_room
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _LINK = "{http://www.w3.org/1999/xlink}href"
@@ -51,6 +51,7 @@ def inline(figure: Figure, *, prefix: str, title: str, description: str) -> Mark
     wanted = _WANTED.get()
     if wanted is not None and not wanted(prefix):
         return element("", prefix=prefix, title=title, description=description, box="0 0 0 0", kind="plot")
+    make_room(figure)
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     root = ET.fromstring(buffer.getvalue())

@@ -12,7 +12,9 @@ from typing import Final
 
 from matplotlib import style
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 ROLES: Final = (
     "ink",
@@ -33,6 +35,8 @@ VARIABLE: Final = {colour: f"var(--{role})" for role, colour in SENTINEL.items()
 INK, QUIET, GRID, PAPER = (SENTINEL[role] for role in ("ink", "quiet", "grid", "paper"))
 BAND: Final = SENTINEL["band"]
 MODEL, BASELINE = SENTINEL["model"], SENTINEL["baseline"]
+_LETTER: Final = 6.9  # units that a letter is wide, about
+_FITS: Final = 6
 TEXT: Final = 12.0  # units of the viewBox: pixels where a figure is shown at its own size
 
 _SETTINGS: Final = {
@@ -90,6 +94,28 @@ def axes(figure: Figure, margins: tuple[float, float, float, float]) -> Axes:
     width, height = figure.get_figwidth() * 72, figure.get_figheight() * 72
     box = (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
     return figure.add_axes(box)
+
+
+def make_room(figure: Figure) -> None:
+    """Moves axes whose labels of ticks are longer than their margin, and takes ticks away where they would meet.
+
+    Labels of at most six characters fit where figures are laid out; small numbers in units of the user's own do not.
+    """
+    width = figure.get_figwidth() * 72
+    for ax in figure.axes:
+        box = ax.get_position()
+        longest = max((len(label) for label in _labels(ax.yaxis)), default=0)
+        left = (_LETTER * longest + 8) / width
+        if longest > _FITS and ax.axison and left > box.x0:
+            ax.set_position((left, box.y0, box.x1 - left, box.height))
+        locator, told = ax.xaxis.get_major_locator(), _labels(ax.xaxis)
+        room = ax.get_position().width * width
+        if isinstance(locator, MaxNLocator) and _LETTER * sum(map(len, told)) > room:
+            locator.set_params(nbins=max(int(room / (_LETTER * max(map(len, told)) + 8)) - 1, 1))
+
+
+def _labels(axis: Axis) -> list[str]:
+    return axis.get_major_formatter().format_ticks([float(x) for x in axis.get_majorticklocs()])
 
 
 def write(figure: Figure, at: tuple[float, float], text: str, *, colour: str = INK, align: str = "left") -> None:

@@ -21,7 +21,7 @@ BINS: Final = (11, 31)  # of residuals, at least and at most; an odd number, so 
 KEPT: Final = 0.995  # of all residuals lie inside the bins; the others count in the outermost
 NOMINAL: Final = (*(round(0.05 * step, 2) for step in range(1, 20)), 0.99)
 TELLING: Final = 10  # rows that are told of one target
-FEW_INPUTS: Final = 12  # numbers of an example, up to which they are told with the row
+FEW_INPUTS: Final = 40  # numbers of an example, up to which they are told with the row
 
 
 def targets(reader: Reader) -> list[str]:
