@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 
 import typer
 
@@ -58,7 +59,9 @@ def check(request: Request) -> None:
     ]
     examples = ", ".join(f"{count:,} {name}" for name, count in found.rows.items())
     head = ["model", "network", "parameters", "trainings", "steps at most", "ms/step", "in all"]
-    shape, named = " x ".join(map(str, found.shape)), found.targets or found.classes
+    named = found.targets or found.classes
+    several = [f"{name} {_shape(shape)}" for name, shape in found.inputs.items()]
+    shape = ", ".join(several) if len(several) > 1 else _shape(found.shape)
     some = ", ".join(named[:_SHOWN]) + (", ..." if len(named) > _SHOWN else "")
     what = text.plural(len(named), "target") if found.targets else f"{len(named)} classes"
     seeds = text.plural(len(found.seeds), "seed")
@@ -68,3 +71,7 @@ def check(request: Request) -> None:
         f"\nThe plan can run: about {text.duration(found.seconds)} with {text.plural(found.workers, 'worker')} "
         f"(less where training stops early), and {text.size(found.bytes)} of disk."
     )
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))

@@ -42,8 +42,8 @@ class Rehearsed:
 class Rehearsal:
     """What a study would take: wall `seconds` with `workers` processes, `bytes` on a disk that has `free_bytes`.
 
-    `rows` per split; `shape` of an example and names of the `classes` as the models see them, of a regression the
-    `targets`; `notes`: what was left out of the data.
+    `rows` per split; `shape` of an example as the first model sees it, and of all `inputs` that models see by name;
+    names of the `classes`, of a regression the `targets`; `notes`: what was left out of the data.
     """
 
     title: str
@@ -59,6 +59,7 @@ class Rehearsal:
     free_bytes: int
     notes: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
+    inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ def estimate(job: Job, stages: Sequence[Stage], rows: Mapping[str, int]) -> Rehe
         seconds=sum(part[1] for part in parts) + quiet + (_POOL_SECONDS if job.workers > 1 else 0.0),
         bytes=sum(_bytes(*stage, split, job.workers) for stage, split in zip(stages, splits, strict=True)),
         free_bytes=_free(job.root),
+        inputs={one.model.spec.sees: tuple(one.model.spec.shape) for one in speeds.values() if one.model.spec.sees},
     )
 
 
