@@ -225,6 +225,8 @@ def changed(some: list[tuple[str, str]], change: Callable[[str, str, int], str])
          "texts of glad and in 66 % of those of sad."),
         (lambda k, t, i: t + f" http://a{i}.b" * (k == "glad"), "grave: Links are in 100 % of the training texts of "
          "glad and in 0 % of those of sad."),
+        (lambda k, t, i: t + " caf\u00c3\u00a9" * (k == "sad" and i % 9 == 0), "look: Broken characters are in 11 % of "
+         "the training texts of sad and in 0 % of those of glad."),
         (lambda k, t, _: t + " so" * 30 * (k == "sad"), "of the label."),
         (lambda _, t, i: t.replace(" ", " &amp; ", 1) if i < 9 else t, "look: Texts with HTML entities: 9 in train."),
         (lambda _, t, i: t if i else "", "look: Texts without any word: 1 in train."),

@@ -13,8 +13,8 @@ from potstill.data import declared
 from potstill.explore.found import Fault, TextGroup, Texts, TextSplit
 from potstill.explore.telling import GIVEAWAY, told
 
-APART: Final = 0.1  # between the shares of texts of two groups, or two splits, that have a marker;
-TIMES: Final = 3.0  # or so many times as many of one split as of another
+APART: Final = 0.1  # between the shares of texts of two groups, or two splits, that have a marker,
+TIMES: Final = 3.0  # or so many times as many of one as of the other: as much as is told
 LENGTH: Final = 0.25  # of the variance of the number of words that lies between groups
 MORE: Final = 1.25  # times as many unknown words as among training texts
 FEW: Final = 0.001  # of the texts: fewer need no word
@@ -76,7 +76,7 @@ def _markers(texts: Texts, groups: Sequence[str], chance: float) -> Iterator[Fau
         shares = having / sizes
         most, least = int(shares.argmax()), int(shares.argmin())
         grave = float(told(having[None], sizes)[0]) > GIVEAWAY
-        apart = shares[most] - shares[least] >= APART and _differ(having, sizes) < chance
+        apart = _apart(shares[most], shares[least]) and _differ(having, sizes) < chance
         if not (grave or apart):
             continue
         what = (
@@ -88,6 +88,11 @@ def _markers(texts: Texts, groups: Sequence[str], chance: float) -> Iterator[Fau
             if marker == "mention" else "A model may learn from them what it should learn from words."
         )  # fmt: skip
         yield Fault(what, advice, grave=grave)
+
+
+def _apart(more: float, less: float) -> bool:
+    """Whether two shares differ by much."""
+    return more - less >= APART or (more > less and more >= TIMES * less)
 
 
 def _differ(having: np.ndarray, sizes: np.ndarray) -> float:
@@ -105,8 +110,10 @@ def _drift(texts: Texts, chance: float) -> Iterator[Fault]:
         for marker, count in one.whole.markers.items():
             here, there = count / max(one.whole.texts, 1), train.markers[marker] / max(train.texts, 1)
             having = np.array([count, train.markers[marker]])
-            near = abs(here - there) < APART and max(here, there) < TIMES * min(here, there)
-            if near or _differ(having, np.array([one.whole.texts, train.texts])) >= chance:
+            if (
+                not _apart(max(here, there), min(here, there))
+                or _differ(having, np.array([one.whole.texts, train.texts])) >= chance
+            ):
                 continue
             what = (
                 f"{plural(marker)} are in {_percent(here)} of the texts of {name}, and in {_percent(there)} of train."
