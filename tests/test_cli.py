@@ -227,7 +227,7 @@ def test_the_estimate_by_hand(ask: Ask, workers: int, seconds: float) -> None:
 
     job = Study.open("toy.toml").job(workers)
     tree = expand(job.plan, Facts(None), file_hash)
-    spec = SimpleNamespace(shape=(1, 8, 8), classes=tuple("0123456789"), targets=())
+    spec = SimpleNamespace(shape=(1, 8, 8), classes=tuple("0123456789"), targets=(), sees="")
     model: Any = SimpleNamespace(spec=spec, outputs=10)
     speed = Speed(step=0.01, row=1e-4, steps=20, epochs=1, parameters=100, bytes=400, model=model)
     rows = {"train": 1397, "validation": 100, "test": 300}
