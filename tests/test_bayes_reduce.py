@@ -409,6 +409,8 @@ def test_one_shot_keeps_the_best_and_tells_the_rest() -> None:
     assert removal.neurons == tuple(ranked[:4].tolist())
     assert removal.scores == tuple(scores[ranked[:4]].tolist())
     best = sorted(ranked[4:].tolist())
+    assert removal.kept == tuple(best)
+    assert removal.kept_scores == tuple(scores[best].tolist())
     assert torch.equal(
         smaller.layout.tensors(smaller.mean)["dense1.weight"],
         posterior.layout.tensors(posterior.mean)["dense1.weight"][best],
