@@ -23,7 +23,7 @@ from report_samples import HOSTILE, SAMPLES, SVG, Maker, put
 
 from potstill import report
 from potstill.errors import RunError, StorageError
-from potstill.report import curves, figures, page, sections, tables, theme, tree
+from potstill.report import curves, figures, page, sections, spread, tables, theme, tree
 from potstill.report import format as fmt
 from potstill.report.names import Cast
 from potstill.study.plotted import Curve
@@ -441,6 +441,17 @@ def test_models_keep_the_order_of_the_plan_and_sweeps_their_order_of_size():
     order = Cast(sample("sweep")[0]).order
     assert order == ["teacher"] + [f"{m}@data.labelled={n}" for m in ("alone", "student") for n in (100, 1000, 10000)]
     assert Cast(sample("generations")[0]).order[2:5] == [f"hard-chain/generation-{at}" for at in (1, 2, 3)]
+
+
+def test_models_with_other_numbers_of_labelled_examples_are_all_told():
+    results = sample("evaluated")[0]
+    numbers = dict(zip(results.models, (100, 600, 300), strict=False))
+    split = results.models[next(iter(numbers))].splits["validation"]
+    few = {k: {"validation": split.model_copy(update={"examples": 600, "labelled": n})} for k, n in numbers.items()}
+    models = {k: m.model_copy(update={"splits": few.get(k, {})}) for k, m in results.models.items()}
+    found = spread.splits(Cast(results.model_copy(update={"models": models})))
+    assert found is not None
+    assert "validation: 600 examples, 100 or 300 labelled" in found.caption
 
 
 def test_an_input_is_told_with_its_form():

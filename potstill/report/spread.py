@@ -92,13 +92,12 @@ def _cell(metric: str, values: MetricValues | None) -> Cell:
 
 def _sizes(cast: Cast, known: Sequence[str]) -> str:
     """How many examples each split has, and how many of them carry a label."""
-    found: dict[str, SplitMeasures] = {}
-    for one in cast.results.models.values():
-        found |= one.splits
     told = []
     for split in known:
-        n, labelled = found[split].examples, found[split].labelled
-        told.append(f"{split}: {fmt.count(n)} examples" + (f", {fmt.count(labelled)} labelled" if labelled < n else ""))
+        found = [one.splits[split] for one in cast.results.models.values() if split in one.splits]
+        n, labels = found[-1].examples, sorted({one.labelled for one in found if one.labelled < one.examples})
+        words = f", {' or '.join(map(fmt.count, labels))} labelled" if labels else ""
+        told.append(f"{split}: {fmt.count(n)} examples{words}")
     return "; ".join(told)
 
 
