@@ -488,9 +488,10 @@ def test_texts_that_a_verdict_turns_on(finished: Path) -> None:
             true.append(np.mean([np.exp(t.log_probs[np.arange(len(t.labels)), t.labels]) for t in told], axis=0))
         assert one["gained"] == (right[0] & ~right[1]).sum() / 2
         assert one["lost"] == (right[1] & ~right[0]).sum() / 2
+        assert one["neither"] == (~right[1] & ~right[0]).sum() / 2
         ahead = right[0].sum(0) - right[1].sum(0)
         for name, sign in (("better", 1), ("worse", -1)):
-            ours = [row for row in kept if sign * int(ahead[row]) > 0]
+            ours = [row for row in kept if sign * int(ahead[row]) >= 1]
             ours.sort(key=lambda row: (-sign * (ahead[row] + (true[0][row] - true[1][row]) / 4), row))
             assert [row["row"] for row in one[name]] == ours[:6]
             for row in one[name]:
@@ -501,7 +502,8 @@ def test_texts_that_a_verdict_turns_on(finished: Path) -> None:
     assert any(one["better"] or one["worse"] for one in figures["turning"])
     page = report.write(finished / "run").read_text(encoding="utf-8")
     assert "What verdicts turn on" in page
-    assert "student against alone: of all test examples" in page
+    assert "Right with the model alone" in page
+    assert "student against alone" in page
 
 
 def test_the_report_escapes_texts(finished: Path) -> None:

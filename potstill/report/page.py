@@ -115,6 +115,7 @@ def _content(results: Results, arrays: Figures | None) -> dict[str, Any]:
         "confusions": sections.confusions(cast, arrays) if arrays else [],
         "by_class": classes.table(cast, arrays) if arrays else None,
         "texts": telling.tables(cast, arrays) if arrays else [],
+        "turned": telling.turned(cast, arrays) if arrays else None,
         "turning": telling.turning(cast, arrays) if arrays else [],
         "calibration": sections.calibration(cast, arrays, ids) if arrays else [],
         "errors": errors.tables(cast),

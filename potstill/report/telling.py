@@ -28,6 +28,21 @@ def tables(cast: Cast, arrays: Figures) -> list[Table]:
     ]
 
 
+def turned(cast: Cast, arrays: Figures) -> Table | None:
+    """For each comparison, how many test examples one of the models alone answers rightly; None without texts."""
+    columns = ("Model", "Against", "Right with the model alone", "With the other alone", "With neither", "Seeds")
+    rows = [
+        (
+            Cell(cast.full(one.model)),
+            Cell(cast.full(one.other)),
+            *(Cell(f"{count:,.1f}".removesuffix(".0")) for count in (one.gained, one.lost, one.neither)),
+            Cell(str(one.seeds)),
+        )
+        for one in arrays.turning
+    ]
+    return Table("Test examples, means over seeds", columns, tuple(rows), frozenset({0, 1})) if rows else None
+
+
 def turning(cast: Cast, arrays: Figures) -> list[Table]:
     """For each comparison of models whose test examples are texts: what one of them alone answers rightly."""
     return [_turning(cast, one) for one in arrays.turning if one.better or one.worse]
@@ -35,17 +50,13 @@ def turning(cast: Cast, arrays: Figures) -> list[Table]:
 
 def _turning(cast: Cast, one: Turning) -> Table:
     model, other = cast.full(one.model), cast.full(one.other)
-    caption = (
-        f"{model} against {other}: of all test examples, {fmt.number(one.gained, 3)} are right with {model} alone and "
-        f"{fmt.number(one.lost, 3)} with {other} alone (mean over {fmt.plural(one.seeds, 'seed')})"
-    )
     columns = ("Text", "Is", "Right with", model, other)
     rows = [
         (_shown(text.text), Cell(text.label), Cell(winner), *_sides(text, one.seeds))
         for winner, texts in ((model, one.better), (other, one.worse))
         for text in texts
     ]
-    return Table(caption, columns, tuple(rows), frozenset({0, 1, 2}), "texts")
+    return Table(f"{model} against {other}", columns, tuple(rows), frozenset({0, 1, 2}), "texts")
 
 
 def _sides(text: TurningText, seeds: int) -> tuple[Cell, ...]:

@@ -149,8 +149,8 @@ class TurningText(_Frozen):
 class Turning(_Frozen):
     """Texts of a comparison: those that the model answers rightly and the other does not, and the other way round.
 
-    Of the texts that were kept, the surest errors of any model. `seeds`: those that both have. `gained`, `lost`: of all
-    test examples, the mean over seeds of those that one of them alone answers rightly.
+    Of the texts that were kept, the surest errors of any model. `seeds`: those that both have. `gained`, `lost`,
+    `neither`: of all test examples, the mean over seeds of those that one alone, or none, of them answers rightly.
     """
 
     model: str
@@ -158,6 +158,7 @@ class Turning(_Frozen):
     seeds: int
     gained: float
     lost: float
+    neither: float
     better: list[TurningText]
     worse: list[TurningText]
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 KEPT: Final = 30  # texts that each seed's evaluation keeps
 SHOWN: Final = 10
-TURNING: Final = 6  # texts of a comparison, each way
+TURNING: Final = 6  # texts of a comparison, each way,
+LEAST: Final = 0.5  # of whose seeds so many more are right
 
 
 def _file(unit: Path, split: str) -> Path:
@@ -47,7 +48,8 @@ def errors(root: Path, found: Found, classes: Sequence[str]) -> list[TellingText
     texts = _kept(root, found, split)
     if not texts:
         return []
-    told = [found.predictions[seed][split] for seed in found.seeds]
+    seeds = found.seeds[:1] if found.family.settings["shared"] else found.seeds  # one training is told once
+    told = [found.predictions[seed][split] for seed in seeds]
     sure = np.stack([_sure(one) for one in told])
     rows = sorted((row for row in texts if row < sure.shape[1]), key=lambda row: (-sure[:, row].mean(), row))
     return [_text(texts[row], row, told, sure=sure[:, row], classes=classes) for row in rows[:SHOWN]]
@@ -67,7 +69,8 @@ def _kept(root: Path, found: Found, split: str) -> dict[int, str]:
 
 
 def turning(reader: Reader, pairs: Sequence[tuple[str, str]], classes: Sequence[str]) -> list[Turning]:
-    """For each pair of compared models, the kept texts that one of them answers rightly and the other does not.
+    """For each pair of compared models, the kept texts that one of them answers rightly and the other does not, with at
+    least half of the seeds more.
 
     Kept are the surest errors of every model, so that what one is very sure and wrong about is among them.
     """
@@ -98,8 +101,8 @@ def _turning(ours: Found, theirs: Found, texts: Mapping[int, str], classes: Sequ
     gain = (right[0].mean(0) - right[1].mean(0)) + (true[0] - true[1]) / (4 * len(seeds))  # seeds first, then how sure
     rows = [row for row in texts if row < len(gain) and mine[0].labelled[row]]
     share = right.mean(1)
-    better = sorted((row for row in rows if share[0, row] > share[1, row]), key=lambda row: (-gain[row], row))
-    worse = sorted((row for row in rows if share[0, row] < share[1, row]), key=lambda row: (gain[row], row))
+    better = sorted((row for row in rows if share[0, row] - share[1, row] >= LEAST), key=lambda row: (-gain[row], row))
+    worse = sorted((row for row in rows if share[1, row] - share[0, row] >= LEAST), key=lambda row: (gain[row], row))
 
     def told(row: int) -> TurningText:
         said = (_most([one.log_probs[row].argmax() for one in side]) for side in (mine, others))
@@ -118,6 +121,7 @@ def _turning(ours: Found, theirs: Found, texts: Mapping[int, str], classes: Sequ
         seeds=len(seeds),
         gained=float((right[0] & ~right[1]).sum() / len(seeds)),
         lost=float((right[1] & ~right[0]).sum() / len(seeds)),
+        neither=float((mine[0].labelled & ~right[0] & ~right[1]).sum() / len(seeds)),
         better=[told(row) for row in better[:TURNING]],
         worse=[told(row) for row in worse[:TURNING]],
     )
