@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from potstill.data import cache, declared, text
 from potstill.data.sparse import Sparse
 from potstill.errors import DataError, MissingExtraError, NetworkError
 from potstill.networks.words import lengths_of
+from potstill.study import telling
 
 RNG = np.random.default_rng(0)
 N = 120
@@ -464,6 +466,19 @@ def test_errors_are_shown_in_words(finished: Path) -> None:
             assert row["text"] == test.texts[int(test.rows[row["row"]])]
             assert row["label"] == test.spec.classes[int(test.labels[row["row"]])] != row["predicted"]
             assert row["confidence"] * row["wrong"] / 2 == pytest.approx(sure[row["row"]])
+
+
+def test_errors_of_a_shared_model_are_told_once(finished: Path) -> None:
+    told = evaluation.load_predictions(finished / "run/models/teacher/seed-0/predictions/test.safetensors")
+    for shared, seeds in ((True, 1), (False, 2)):
+        family = SimpleNamespace(
+            plan=SimpleNamespace(verdict=SimpleNamespace(on="test")),
+            settings={"shared": shared},
+            units=dict.fromkeys((0, 1), "models/teacher/seed-0"),
+        )
+        found: Any = SimpleNamespace(family=family, seeds=[0, 1], predictions={seed: {"test": told} for seed in (0, 1)})
+        errors = telling.errors(finished / "run", found, ("0", "1"))
+        assert {(one.wrong, one.seeds) for one in errors} == {(seeds, seeds)}
 
 
 def test_texts_that_a_verdict_turns_on(finished: Path) -> None:
