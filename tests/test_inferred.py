@@ -141,6 +141,18 @@ def test_where_there_is_no_line() -> None:
     assert along(Answers(), data) == {}  # type: ignore[arg-type]
 
 
+def test_an_area_of_data_drawn_anew_is_on_validation_data(done: tuple[Path, Figures]) -> None:
+    folder, _ = done
+    results, _ = load(folder)
+    (verdict,) = results.verdicts
+    assert verdict.method == "nested"
+    assert "for fresh training runs, each on data drawn anew" in verdict.sentence
+    assert "test example" not in verdict.sentence
+    page = report.write(folder).read_text(encoding="utf-8")
+    assert "area under squared error on validation data" in page
+    assert "area under squared error on test" not in page
+
+
 def test_the_page_draws_them(done: tuple[Path, Figures]) -> None:
     folder, _ = done
     page = report.write(folder).read_text(encoding="utf-8")

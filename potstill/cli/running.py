@@ -117,7 +117,10 @@ def _told(results: Results) -> str:
         spread = "-" if found is None or found.std is None else _digits(found.std)
         size = "-" if model.cost is None else f"{model.cost.parameters:,}"
         rows.append([key, model.network, size, value, spread, str(len(model.seeds))])
-    head = ["model", "network", "parameters", f"{results.on} {results.metric}", "sd over seeds", "seeds"]
+    from potstill.study.area import is_area
+
+    on = "validation" if is_area(results.metric) else results.on
+    head = ["model", "network", "parameters", f"{on} {results.metric}", "sd over seeds", "seeds"]
     return "\n".join([*lines, "", text.table(head, rows, right=range(2, 6)), ""])
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from potstill.report.format import anything, count, is_number, metric_name, shape, value
+from potstill.study.area import is_area
 from potstill.study.measured import BEST_EPOCH, SECONDS
 from potstill.study.results import ModelResult, Results
 
@@ -18,6 +19,11 @@ class Cast:
     """The models of a study, by key of `Results.models`."""
 
     results: Results
+
+    @property
+    def judged_on(self) -> str:
+        """What the compared metric is on: a test set, or validation data where it is an area under a curve."""
+        return "validation data" if is_area(self.results.metric) else self.results.on
 
     @cached_property
     def order(self) -> list[str]:

@@ -144,6 +144,7 @@ def _content(results: Results, arrays: Figures | None) -> dict[str, Any]:
         "data": _facts(results.data | ({"inputs": cast.inputs} if cast.inputs else {})),
         "redrawn": bool((results.data.get("plan") or {}).get("redraw")),
         "metric": fmt.metric_name(results.metric),
+        "judged_on": cast.judged_on,
         "margin": fmt.difference(results.metric, results.margin).lstrip("+"),
     }
 

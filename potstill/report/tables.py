@@ -54,7 +54,7 @@ def models(cast: Cast) -> Table:
     """Every model: what it is, its metric, its difference to the baseline, published numbers, seeds."""
     results, metric = cast.results, cast.results.metric
     published = any(cast.published(metric, key) for key in cast.order)
-    columns = ["Model", "Network and objective", f"{fmt.capital(fmt.metric_name(metric))} on {results.on}"]
+    columns = ["Model", "Network and objective", f"{fmt.capital(fmt.metric_name(metric))} on {cast.judged_on}"]
     columns += ["Against the baseline"] if results.baseline else []
     columns += ["Published"] if published else []
     columns.append("Seeds")
@@ -76,7 +76,7 @@ def models(cast: Cast) -> Table:
             Cell(fmt.count(len(one.seeds)), (failed, *shared) if failed else shared, kind="bad" if failed else "")
         )
         rows.append(tuple(row))
-    caption = f"Models: {fmt.metric_name(metric)} on {results.on}, mean ± standard deviation over seeds"
+    caption = f"Models: {fmt.metric_name(metric)} on {cast.judged_on}, mean ± standard deviation over seeds"
     return Table(caption, tuple(columns), tuple(rows), frozenset({0, 1}))
 
 

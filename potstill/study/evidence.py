@@ -80,10 +80,10 @@ def from_parts(metric: Metric, ours: Sequence[Floats], theirs: Sequence[Floats],
     return Evidence("crossed", n, components, identical=not parts.any(), no_spread=False)
 
 
-def from_values(ours: Floats, theirs: Floats) -> Evidence:
-    """Evidence from one number per seed and model."""
+def from_values(ours: Floats, theirs: Floats, *, nested: bool = False) -> Evidence:
+    """Evidence from one number per seed and model; `nested` where each seed has data of its own."""
     components = paired(ours - theirs) if len(ours) > 1 else None
-    return Evidence("scalar", None, components, identical=False, no_spread=False)
+    return Evidence("nested" if nested else "scalar", None, components, identical=False, no_spread=False)
 
 
 def _nested(metric: Metric, ours: Sequence[Floats], theirs: Sequence[Floats]) -> Evidence:

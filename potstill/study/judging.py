@@ -103,7 +103,8 @@ def _of_areas(
         for one, of in zip(pair, found, strict=True)
     ]
     better = metrics.declared(area.inner(metric)).better
-    return judge_scalar(metric, better, values[0], values[1], seeds=there, **said)
+    nested = pair[0].family.plan.data.redraw == "seed"
+    return judge_scalar(metric, better, values[0], values[1], seeds=there, nested=nested, **said)
 
 
 def _differ(plan: Plan, our: Found, their: Found) -> list[str]:

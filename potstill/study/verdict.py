@@ -98,10 +98,12 @@ def judge_scalar(
     look: int = 1,
     cost: str | None = None,
     tuned: str | None = None,
+    nested: bool = False,
 ) -> Verdict:
     """Compare two models by one number per seed (latency, area under a curve): paired t over seeds.
 
-    Arguments and errors as in `judge`; the interval knows nothing of test examples.
+    Arguments and errors as in `judge`; the interval knows nothing of test examples. `nested`: each seed has data drawn
+    for it, so that the interval is for other data too.
     """
     case = _Case(
         metric=metric_name,
@@ -123,7 +125,7 @@ def judge_scalar(
         read_values(side, len(case.seeds), where=f"{metric_name} of {name}")
         for side, name in ((values, model), (other_values, baseline))
     )
-    return _conclude(case, ours, theirs, from_values(ours, theirs))
+    return _conclude(case, ours, theirs, from_values(ours, theirs, nested=nested))
 
 
 @dataclass(frozen=True, slots=True)
