@@ -75,7 +75,8 @@ def keep(run: Path, name: str, folder: Path = STUDIES) -> Path:
     storage.write_text(path, _text(value))
     arrays = load(run)[1]
     counts: dict[str, Any] = {}
-    if arrays is not None and len(arrays.classes) == 2:
+    few = len(results.models) <= study_tables.ALIKE or any(one.generations > 1 for one in results.models.values())
+    if arrays is not None and len(arrays.classes) == 2 and few:  # nobody could tell more, unless they are chains
         counts["frequencies"] = {
             key: {split: one[split] for split in one if split == "test"} for key, one in arrays.frequencies.items()
         }
@@ -189,12 +190,13 @@ def _facts(cast: Cast) -> str:
     engine, libraries = environment.get("engine") or {}, environment.get("libraries") or {}
     precision = results.plan.get("training", {}).get("precision", "float32")
     examples = sorted({v.examples for v in results.verdicts if v.examples})
+    redrawn = " of all seeds, drawn anew for each" if (data.get("plan") or {}).get("redraw") else ""
     rows = {
-        "seeds": f"{len(results.seeds)}: {fmt.anything(results.seeds)}",
+        "seeds": f"{len(results.seeds)}: {study_tables.seeds(results.seeds)}",
         "data": ", ".join(
             [str(((data.get("plan") or {}).get("source") or {}).get("name", "arrays"))]
             + [f"{fmt.count(data[key])} {what}" for key, what in _ROWS.items() if data.get(key)]
-            + [f"{fmt.count(n)} test examples" for n in examples]
+            + [f"{fmt.count(n)} test examples{redrawn}" for n in examples]
         ),
         **({"inputs": "; ".join(map(": ".join, cast.inputs.items()))} if cast.inputs else {}),
         "versions": ", ".join(

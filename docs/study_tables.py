@@ -16,6 +16,7 @@ from potstill.study.plotted import Figures
 
 MOST = 40  # rows of a table that a page shows
 FEW = 4  # classes that are told apart
+SEVERAL = 20  # seeds that are named one by one
 ALIKE = 6  # models whose frequencies stand side by side
 
 
@@ -51,6 +52,16 @@ def _best_confusion(cast: Cast, arrays: Figures) -> Table | None:
     """The confusion matrix of the model with the highest macro F1; None where matrices are not kept."""
     key = max(arrays.confusion, key=lambda one: cast.results.models[one].metrics["macro_f1"].mean, default=None)
     return None if key is None else tables.confusion(arrays.confusion[key], arrays.classes, cast.full(key))
+
+
+def seeds(found: list[int]) -> str:
+    """Every seed; of many in a row the first and the last.
+
+    >>> seeds([0, 1, 5]), seeds(list(range(40)))
+    ('0, 1, 5', '0 to 39')
+    """
+    row = len(found) > SEVERAL and found == list(range(found[0], found[0] + len(found)))
+    return f"{found[0]} to {found[-1]}" if row else fmt.anything(found)
 
 
 def frequencies(cast: Cast, arrays: Figures) -> Table | None:

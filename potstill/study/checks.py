@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 
 from potstill.errors import unknown
-from potstill.study import area, inference, names, resolve, sweep, tasks
+from potstill.study import area, inference, names, resolve, sweep, tasks, words
 from potstill.study.family import cycle, judged
 from potstill.study.plan_text import Path, Where, shown
 from potstill.study.tables import TRUTH, Model, Tables, Training
@@ -60,7 +60,7 @@ def _redrawn(plan: Tables, where: Where) -> None:
     if source not in drawn:
         raise where.fault(
             ("data", "redraw"),
-            f'the examples of "{source}" are given and cannot be drawn anew; those of {" and ".join(drawn)} can.',
+            f'the examples of "{source}" are given and cannot be drawn anew; those of {words.listed(drawn)} can.',
         )
     for name, one in plan.data.test.items() if isinstance(plan.data.test, dict) else ():
         if one.file is not None:
@@ -84,7 +84,7 @@ def _truth(plan: Tables, where: Where) -> None:
         raise where.fault(
             asked[0],
             f'"{TRUTH}" is the law by which the program drew the data, and that of "{plan.data.source["name"]}" '
-            'is not known, or is no probability. That of "softmax-linear" is, with labels = "drawn".',
+            'is not known, or is no probability. That of "linear" is, and of "softmax-linear" with labels = "drawn".',
         )
 
 
