@@ -147,7 +147,6 @@ def _bare(share: float) -> str:
 
 def shown(text: str) -> str:
     """A text, cut where it is long."""
-    text = fmt.clean(text)
     return (text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…") or "(empty)"
 
 

@@ -68,7 +68,6 @@ def _sides(text: TurningText, seeds: int) -> tuple[Cell, ...]:
 
 
 def _shown(text: str) -> Cell:
-    text = fmt.clean(text)
     return Cell((text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…") or "(empty)")
 
 
