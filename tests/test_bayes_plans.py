@@ -232,3 +232,5 @@ def test_a_teacher_that_saw_more_labels(tmp_path: Path) -> None:
     info = storage.read_json(tmp_path / "models" / "distil" / "data.labelled=20" / "seed-0" / "result.json")["info"]
     assert info["rows"] == 20
     assert "training rows" in next(v.sentence for v in results.verdicts if v.baseline == "plain")
+    said = [v.differs_in for v in results.verdicts if v.model.startswith("distil@") and v.baseline.startswith("alone@")]
+    assert said == [["labels that teachers learned from (all against none)"]] * 2

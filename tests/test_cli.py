@@ -123,6 +123,14 @@ def test_nothing_heavy_is_imported_before_a_command_needs_it(arguments: list[str
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_python_runs_the_package() -> None:
+    for arguments, status, said in ((["--version"], 0, "potstill "), (["show", "dmo"], 2, "Did you mean")):
+        done = subprocess.run(
+            [sys.executable, "-m", "potstill", *arguments], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, said in done.stdout + done.stderr) == (status, True)
+
+
 # ---------------------------------------------------------------- every command once
 
 

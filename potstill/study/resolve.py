@@ -153,6 +153,7 @@ def differences(plan: Tables, a: str, b: str) -> list[str]:
         "generations": (first.generations, second.generations),
         "starting weights": (first.weights, second.weights),
         "training rows": (_rows(plan, first), _rows(plan, second)),
+        "labels that teachers learned from": (_labels_above(plan, a), _labels_above(plan, b)),
         "trained": tuple("once for all seeds" if m.shared else "once per seed" for m in (first, second)),  # type: ignore[dict-item]
     }
     if {None, "labelled"} < {None, "labelled", first.known, second.known}:
@@ -208,6 +209,17 @@ def _rows(plan: Tables, model: ModelPlan) -> str:
     if told in ("all", labelled) or not any(map(names.needs_labels, objectives)):
         return told
     return "all" if labelled == "all" else f"{labelled} and {told}"
+
+
+def _labels_above(plan: Tables, name: str) -> str | None:
+    """What teachers, and theirs, say of their own labels: they may have seen some that the student has not."""
+    found = {str(some) for above in _above(plan, name) if (some := plan.models[above].labelled) is not None}
+    return " and ".join(sorted(found)) or None
+
+
+def _above(plan: Tables, name: str) -> set[str]:
+    direct = [one for one in plan.models[name].teacher or () if one in plan.models]
+    return {*direct, *(far for one in direct for far in _above(plan, one))}
 
 
 def _answered(model: ModelPlan) -> str:
