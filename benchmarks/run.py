@@ -188,7 +188,7 @@ def variational(steps: int = 400, repeats: int = 5, rows: int = 6000) -> None:
             data = ps.data.open((inputs, labels), validation=0, test=0)
         goal = {"name": "gaussian", "sigma": 0.1} if outputs == 1 else "hard_labels"
         common = {"batch_size": 8, "select": "last", "monitor": "train_objective", "objective": goal}
-        found: dict[str, list[float]] = {"ordinary": [], "variational": []}
+        found: dict[str, list[float]] = {"ordinary": [], "variational": []}  # long less short: no preparations
         for _ in range(repeats):
             for kind, inference in (("ordinary", None), ("variational", "student")):
                 short, long = (
