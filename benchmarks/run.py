@@ -189,6 +189,7 @@ def variational(steps: int = 400, repeats: int = 5, rows: int = 6000) -> None:
         goal = {"name": "gaussian", "sigma": 0.1} if outputs == 1 else "hard_labels"
         common = {"batch_size": 8, "select": "last", "monitor": "train_objective", "objective": goal}
         found: dict[str, list[float]] = {"ordinary": [], "variational": []}  # long less short: no preparations
+        ps.fit(network, data, steps=1, inference="student", **common)  # what is done once in a process
         for _ in range(repeats):
             for kind, inference in (("ordinary", None), ("variational", "student")):
                 short, long = (

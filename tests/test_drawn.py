@@ -67,9 +67,11 @@ def test_passes_equal_float64(sizes: tuple[int, ...], noise: str) -> None:
     assert all(p.grad is None for p in network.parameters())
 
 
+@pytest.mark.parametrize("standard", [False, True])
 @pytest.mark.parametrize("learn_prior", [0.0, 0.3])
-def test_the_divergence_and_its_gradient_by_autograd(learn_prior: float) -> None:
+def test_the_divergence_and_its_gradient_by_autograd(learn_prior: float, standard: bool) -> None:
     prior = made_up(mlp(4, 7, 3), "diagonal")
+    prior = bayes.Prior().posterior(prior.layout, None) if standard else prior
     network = network_of(4, 7, 3, learn_prior=learn_prior)
     divergence = bayes.Divergence(network, prior, beta=0.7)
     with torch.no_grad():
