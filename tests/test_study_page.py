@@ -243,6 +243,15 @@ def test_a_machines_path_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "demo.json").exists()
 
 
+def test_notes_of_data_name_files_without_their_folder(tmp_path: Path) -> None:
+    run = put(tmp_path / "run", SAMPLES["demo"]())
+    value = json.loads((run / "results.json").read_text("utf-8"))
+    value["data"]["notes"] = ["/somewhere/tables/a.data.gz: 3 of 9 rows lack a value, in x.", "1/2 of a note"]
+    (run / "results.json").write_text(json.dumps(value), "utf-8")
+    told = study_page.read(study_page.keep(run, "demo", tmp_path)).data["notes"]
+    assert told == ["a.data.gz: 3 of 9 rows lack a value, in x.", "1/2 of a note"]
+
+
 def test_examples_of_the_generator_hold() -> None:
     done = doctest.testmod(study_page.study_tables)
     assert (done.failed, done.attempted > 0) == (0, True)
