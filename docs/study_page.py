@@ -55,8 +55,9 @@ def keep(run: Path, name: str, folder: Path = STUDIES) -> Path:
     """
     results = load(run)[0]
     value = results.model_dump(mode="json")
-    notes = value["data"].get("notes", [])  # of published tables they begin with the file
-    value["data"] |= {"notes": [MACHINE.sub(lambda path: Path(path.group()).name, note) for note in notes]}
+    if value["data"].get("notes"):  # of published tables they begin with the file
+        notes = [MACHINE.sub(lambda path: Path(path.group()).name, note) for note in value["data"]["notes"]]
+        value["data"]["notes"] = notes
     if len(_text(value)) > MOST:
         wanted = {results.metric, *(metric for source in results.published for metric in source.metrics)}
         wanted |= {verdict.metric for verdict in results.verdicts}
