@@ -568,7 +568,7 @@ class _Model:
     outputs = 10
 
     class spec:
-        classes, targets, shape = tuple("0123456789"), (), (1, 8, 8)
+        classes, targets, shape, sees = tuple("0123456789"), (), (1, 8, 8), ""
 
 
 def test_check_counts_the_trials(tmp_path: Path) -> None:
