@@ -15,6 +15,7 @@ from potstill.study.correlation import Jackknife, errors, interval, spearman, sp
 from potstill.study.measured import Correlation, Inheritance, Inherited
 from potstill.study.splits import EVERY, MOST_CLASSES, trainings
 from potstill.study.statistics import crossed, half_width, paired
+from potstill.study.taught import Beside, taught
 
 Floats = NDArray[np.float64]
 
@@ -41,30 +42,14 @@ class _Pair(NamedTuple):
 
 def inherited(reader: Reader, baseline: str | None, classes: Sequence[str]) -> dict[str, Inheritance]:
     """Every student that can be held beside its teachers, by key; `baseline` is the name of the model that is one."""
-    told = {}
-    for key in reader.tree.families:
-        found = reader.find(key)
-        pairs = _pairs(reader, found, found)
-        if pairs:
-            other = reader.baseline(found, baseline)
-            never_met = _pairs(reader, found, other) if other is not None else []
-            told[key] = _student(reader, found, pairs, classes=classes, never_met=never_met)
-    return told
+    return {
+        found.family.key: _student(reader, found, _pairs(beside), classes=classes, never_met=_pairs(never_met))
+        for found, beside, never_met in taught(reader, baseline)
+    }
 
 
-def _pairs(reader: Reader, student: Found, other: Found) -> list[_Pair]:
-    """Per training the numbers of a student's teachers, who count as one, and of the student or another model.
-
-    Empty where there is no teacher, or none that answers test examples.
-    """
-    pairs, on = [], student.family.plan.verdict.on
-    for seed in trainings(student) if student.family.teachers else ():
-        told = reader.teacher(student.family, seed, on)
-        if told is None or not told.labelled.all():
-            return []
-        if seed in other.predictions:
-            pairs.append(_Pair(_numbers(told), _numbers(other.predictions[seed][on]), told.labels))
-    return pairs
+def _pairs(beside: Beside) -> list[_Pair]:
+    return [_Pair(_numbers(teacher), _numbers(other), teacher.labels) for teacher, other in beside]
 
 
 def _student(

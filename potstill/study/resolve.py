@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict
 
 from potstill.study import names, tasks, words
+from potstill.study.family import ancestors
 from potstill.study.plan_text import value_text
 from potstill.study.tables import TRUTH, Model, Table, Tables
 
@@ -213,13 +214,8 @@ def _rows(plan: Tables, model: ModelPlan) -> str:
 
 def _labels_above(plan: Tables, name: str) -> str | None:
     """What teachers, and theirs, say of their own labels: they may have seen some that the student has not."""
-    found = {str(some) for above in _above(plan, name) if (some := plan.models[above].labelled) is not None}
+    found = {str(some) for above in ancestors(plan.models, name) if (some := plan.models[above].labelled) is not None}
     return " and ".join(sorted(found)) or None
-
-
-def _above(plan: Tables, name: str) -> set[str]:
-    direct = [one for one in plan.models[name].teacher or () if one in plan.models]
-    return {*direct, *(far for one in direct for far in _above(plan, one))}
 
 
 def _answered(model: ModelPlan) -> str:

@@ -18,6 +18,7 @@ from potstill.evaluation import Predictions
 from potstill.study.correlation import Jackknife, interval, linear, linear_value
 from potstill.study.measured import Correlation, Coverage, MetricValues, SharedErrors, TargetMeasures, ValueMeasures
 from potstill.study.splits import trainings, values
+from potstill.study.taught import Beside, taught
 
 if TYPE_CHECKING:
     from potstill.study.collect import Found, Reader
@@ -126,32 +127,21 @@ def _rows(found: Mapping[str, tuple[list[int], Mapping[str, ValueMeasures]]]) ->
 def shared(reader: Reader, baseline: str | None) -> dict[str, dict[str, SharedErrors]]:
     """What every student's errors have of its teachers', by key and target; `baseline` names the model that is one."""
     told = {}
-    for key in reader.tree.families:
-        student = reader.find(key)
-        pairs = _pairs(reader, student, student)
-        if pairs:
-            other = reader.baseline(student, baseline)
-            never_met = _pairs(reader, student, other) if other is not None else []
-            told[key] = {
-                name: _shared(reader, student, at, pairs=pairs, never_met=never_met)
-                for at, name in enumerate(student.targets)
-            }
+    for student, beside, never_met in taught(reader, baseline):
+        pairs, strangers = _residuals(beside), _residuals(never_met)
+        told[student.family.key] = {
+            name: _shared(reader, student, at, pairs=pairs, never_met=strangers)
+            for at, name in enumerate(student.targets)
+        }
     return told
 
 
 _Pair = tuple[Floats, Floats]
 
 
-def _pairs(reader: Reader, student: Found, other: Found) -> list[_Pair]:
-    """Per training the residuals (n, D) of a student's teachers, who count as one, and of the student or another."""
-    pairs, on = [], student.family.plan.verdict.on
-    for seed in trainings(student) if student.family.teachers else ():
-        teacher = reader.teacher(student.family, seed, on)
-        if teacher is None or not teacher.labelled.all():
-            return []
-        if seed in other.predictions:
-            pairs.append((Errors.of(teacher).residuals, Errors.of(other.predictions[seed][on]).residuals))
-    return pairs
+def _residuals(beside: Beside) -> list[_Pair]:
+    """(n, D) of a student's teachers, who count as one, and of whoever is beside them."""
+    return [(Errors.of(teacher).residuals, Errors.of(other).residuals) for teacher, other in beside]
 
 
 def _shared(
