@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 import potstill as ps
 from potstill import engine
+from potstill.cli.models import _load
 from potstill.outputs.manifest import read_manifest
+from potstill.study.answers import models_as_teacher
 
 
 @pytest.mark.parametrize(
@@ -63,3 +65,16 @@ def test_recording_predicting_and_validating(tmp_path: Path) -> None:
     network.rows.clear()
     ps.evaluate(model, data.validation)
     assert network.rows == [64, 6]
+
+
+def test_models_of_a_study_answer_where_training_would_compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data: Any = ps.data.open("digits", validation=0.1, test=0.1)
+    for name in ("member-0", "member-1"):
+        ps.fit("linear", data, steps=1).save(tmp_path / name)
+    monkeypatch.setenv("POTSTILL_DEVICE", "meta")
+    alone, several = (models_as_teacher(tmp_path, names) for names in (["member-0"], ["member-0", "member-1"]))
+    asked, _ = _load(tmp_path)
+    for teacher in (alone, several, asked):
+        assert teacher(torch.rand(2, 1, 8, 8)).device.type == "meta"
+    assert ps.load(tmp_path / "member-0").on("meta")(torch.rand(2, 1, 8, 8)).device.type == "meta"
+    assert ps.load(tmp_path / "member-0")(torch.rand(2, 1, 8, 8)).device.type == "cpu"

@@ -89,15 +89,17 @@ def count(value: float | None) -> float | None:
 
 
 def _load(folder: Path) -> tuple[Teacher, DataSpec]:
-    """A model, or the ensemble of the `member-N` folders below."""
+    """A model, or the ensemble of the `member-N` folders below, on the device where this process computes."""
     from potstill import networks
+    from potstill.engine import Engine
     from potstill.teachers import Ensemble
 
+    device = Engine.pick().device
     members = sorted(folder.glob("member-*"), key=lambda path: int("0" + path.name.partition("-")[2]))
     if (folder / "network.json").is_file() or not members:
-        model: Model = networks.load(folder)
+        model: Model = networks.load(folder).on(device)
         return model, model.spec
-    models = [networks.load(member) for member in members]
+    models = [networks.load(member).on(device) for member in members]
     return Ensemble(models), models[0].spec
 
 

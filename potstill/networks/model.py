@@ -99,6 +99,11 @@ class Model:
             return found
         return replace(found, logits=units.own(units.bounded(found.logits, self.spec.outputs), self.spec.scaling))
 
+    def on(self, device: str) -> Model:
+        """This model, its network moved to a device of torch; inputs of calls are moved there, answers stay there."""
+        self.network.to(device)
+        return self
+
     def fingerprint(self) -> str:
         """sha256 over the weights, the specification and the class names."""
         parts = {name: storage.tensor_sha256(tensor) for name, tensor in self.network.state_dict().items()}

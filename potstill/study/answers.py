@@ -12,6 +12,7 @@ from torch import Tensor
 from potstill import data as data_module
 from potstill import networks, outputs, storage
 from potstill.data import Data
+from potstill.engine import Engine
 from potstill.errors import DataError, OutputsError
 from potstill.outputs import Live, Stored
 from potstill.seeding import permutation
@@ -21,8 +22,9 @@ from potstill.types import Answers, Source, Teacher
 
 
 def models_as_teacher(root: Path, folders: list[str]) -> Teacher:
-    """One model, or an ensemble of several, from their folders."""
-    models = [networks.load(root / folder) for folder in folders]
+    """One model, or an ensemble of several, from their folders, on the device where this process computes."""
+    device = Engine.pick().device
+    models = [networks.load(root / folder).on(device) for folder in folders]
     return models[0] if len(models) == 1 else Ensemble(models)
 
 
