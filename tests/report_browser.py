@@ -17,7 +17,7 @@ _FLAGS += ("--disable-background-networking", "--disable-component-update", "--d
 _FLAGS += ("--enable-logging=stderr", "--window-size=1400,900", "--virtual-time-budget=20000")
 
 # Runs inside a copy of the page without its policy: text outside its drawing, text over text, a page wider than
-# its window (scrolling containers aside), text too small to read.
+# its window (scrolling containers aside), text too small to read, matrices and seeds that a wide window cuts.
 _MEASURE = """<script>
 const out = [], wide = document.documentElement.clientWidth;
 if (document.documentElement.scrollWidth > wide) out.push("page of " + document.documentElement.scrollWidth);
@@ -45,6 +45,8 @@ for (const svg of document.querySelectorAll("svg")) {
     }
   }
 }
+if (wide > 1200) for (const box of document.querySelectorAll(".even .scroll, .tiles .scroll"))
+  if (box.scrollWidth > box.clientWidth + 1) out.push("cut table: " + box.getAttribute("aria-label"));
 parent.postMessage([wide, document.querySelectorAll("svg text").length, out], "*");
 </script>"""
 _COLLECT = """<!doctype html><meta charset="utf-8"><body><script>

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from xml.etree import ElementTree as ET
 
@@ -10,7 +11,7 @@ import pytest
 from report_samples import SAMPLES, SVG, Maker
 from sklearn.metrics import confusion_matrix, f1_score
 
-from potstill.report import classes, page, pareto, theme
+from potstill.report import classes, page, pareto, spread, theme
 from potstill.report.names import Cast
 from potstill.report.pareto import Spot
 from potstill.report.sections import Ids
@@ -66,7 +67,7 @@ def test_models_stand_where_their_cost_and_quality_are():
         "multiply-adds per example",
         "ms per call, batch 1, 1 thread",
     ]
-    root = ET.fromstring(found[0].drawings[0])
+    root = drawing(found[0])
     assert "taught: 91.00 % for 10,000, on the front" in (root[1].text or "")
     assert (root[1].text or "").endswith("alone: 89.00 % for 10,000")
     placed = {t.text: (float(t.get("x")), float(t.get("y"))) for t in root.iter(f"{SVG}text") if t.text in SIZES}
@@ -85,6 +86,60 @@ def test_models_stand_where_their_cost_and_quality_are():
         assert min(abs(placed[name][1] - wanted), 40) < 40, (name, parameters)
     left = min(x for x, _ in marks if x > 52)
     assert placed["large"][0] > placed["taught"][0] >= left - 90
+
+
+def drawing(picture, form="wide"):
+    """One of the forms in which a front is drawn."""
+    return next(
+        div[0]
+        for div in ET.fromstring(f"<div>{picture.drawings[0]}</div>")
+        if div.get("class") == {"wide": "wide", "narrow": "no-wide"}[form]
+    )
+
+
+def sizes(root):
+    return [float(one.get("font-size") or 12.0) for one in root.iter(f"{SVG}text")]
+
+
+@pytest.mark.parametrize(("form", "shown"), [("wide", 500), ("narrow", 340)])
+def test_text_can_be_read_on_desks_and_phones(form, shown):
+    """`shown`: units of a page that a figure has; the page's test in a browser tells what a window makes of it."""
+    for one in pareto.pictures(Cast(study(**SIZES).results()), Ids()):
+        root = drawing(one, form)
+        assert min(sizes(root)) * shown / float(root.get("viewBox").split()[2]) >= 9
+        assert root.get("aria-labelledby").endswith("-narrow-title") == (form == "narrow")
+
+
+@pytest.mark.parametrize("form", ["wide", "narrow"])
+@pytest.mark.parametrize("least", [0.0123, 9_550, 47_000, 800_000])
+@pytest.mark.parametrize("times", [1.2, 3.0, 40.0, 3000.0])
+def test_an_axis_of_cost_has_ticks_beside_each_other(form, least, times):
+    given = spots((least, 0.9), (least * times**0.5, 0.91), (least * times, 0.93))
+    root = ET.fromstring(pareto.draw(Cast(study(**SIZES).results()), given, given, "cost", prefix="a", form=form))
+    bottom = max(float(t.get("y")) for t in root.iter(f"{SVG}text") if t.get("text-anchor") == "middle")
+    ticks = [
+        (float(t.get("x")), t.text)
+        for t in root.iter(f"{SVG}text")
+        if t.get("text-anchor") == "middle" and abs(float(t.get("y")) - bottom) < 1
+    ]
+    assert 2 <= len(ticks) <= 6, ticks
+    for (x, text), (after, other) in itertools.pairwise(ticks):
+        assert after - x > 6.5 * (len(text) + len(other)) / 2, ticks
+
+
+def test_names_keep_off_bars_and_the_stair():
+    """On its right `low` would lie on the bar of `barred`, and `first` on the stair that begins there."""
+    given = [
+        Spot("first", "first", "other", 10_000, 0.80, 0.0),
+        Spot("low", "low", "other", 10_000, 0.70, 0.0),
+        Spot("barred", "barred", "other", 10_300, 0.76, 0.09),
+        Spot("best", "best", "other", 20_000, 0.90, 0.0),
+    ]
+    cast = Cast(study(**SIZES).results())
+    root = ET.fromstring(pareto.draw(cast, given, pareto.front(given, higher=True), "cost", prefix="a"))
+    place = {t.text: t for t in root.iter(f"{SVG}text")}
+    assert place["low"].get("text-anchor") == "end"
+    assert place["first"].get("text-anchor") == "end"
 
 
 def test_numbers_stand_beside_by_rising_cost():
@@ -143,3 +198,11 @@ def test_f1_by_class_has_a_column_for_each_or_for_the_worst():
     )
     results, arrays = SAMPLES["binary"]()
     assert classes.table(Cast(results), arrays) is None
+
+
+def test_classes_stand_in_the_order_of_the_data():
+    results, _ = SAMPLES["evaluated"]()
+    names = [row[0].notes[0] for row in spread.classes(Cast(results)).rows]
+    own = list(dict.fromkeys(names))
+    turned = results.model_copy(update={"data": results.data | {"classes": own[::-1]}})
+    assert list(dict.fromkeys(row[0].notes[0] for row in spread.classes(Cast(turned)).rows)) == own[::-1]

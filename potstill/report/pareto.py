@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from potstill import metrics
 from potstill.report import format as fmt
@@ -21,11 +24,15 @@ from potstill.study.results import Cost
 
 LEAST: Final = 3  # models of different cost, below which a table says it better
 NAMED: Final = 24  # models whose names stand in the figure; of more, those on the front
-_SIZE: Final = (560, 360)
-_LETTER: Final = 7.2  # pixels of a letter, about
+_SIZES: Final = {"wide": (560, 360), "narrow": (344, 380)}
+_LETTER: Final = 7.2  # units that a letter is wide, about
+_LEFT: Final = 52.0
+_TICKS: Final = ((1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 5), (1, 3), (1,))  # of each power of ten; at most so many:
+_MOST_TICKS: Final = 6
 _PLACES: Final = tuple(
     (side, step) for step in (0, 1, -1, 2, -2, 3, -3) for side in (1, -1)
 )  # right, left; then lines up, down
+_Box: TypeAlias = "tuple[float, float, float, float]"  # left, bottom, right, top
 _MARKS: Final = {"student": (MODEL, "o"), "teacher": (INK, "s"), "other": (BASELINE, "D")}
 _ROLES: Final = {"student": "learns from a model", "teacher": "teaches", "other": "learns from labels alone"}
 
@@ -53,7 +60,9 @@ def pictures(cast: Cast, ids: Ids) -> list[Picture]:
             continue
         best = front(spots, higher=higher)
         heading = f"{fmt.capital(fmt.metric_name(metric))} against {words}"
-        drawn = draw(cast, spots, best, words, prefix=ids.new("front", kind))
+        wide = draw(cast, spots, best, words, prefix=ids.new("front", kind))
+        narrow = draw(cast, spots, best, words, prefix=ids.new("front", kind, "narrow"), form="narrow")
+        drawn = Markup('<div class="wide">{}</div><div class="no-wide">{}</div>').format(wide, narrow)
         found.append(Picture(heading, (drawn,), (_table(cast, spots, best, words),)))
     return found
 
@@ -116,11 +125,16 @@ def _price(cost: Cost, kind: str, timing: tuple[int, int] | None) -> float | Non
     return next((t.median_ms for t in cost.latency if (t.batch, t.threads) == timing), None)
 
 
-def draw(cast: Cast, spots: Sequence[Spot], best: Sequence[Spot], words: str, *, prefix: str) -> Markup:
-    """Points on a logarithmic axis of cost, and the front as a stair: what is to be had for so much."""
-    metric = cast.results.metric
-    figure = theme.canvas(*_SIZE)
-    ax = theme.axes(figure, (52, 46, 18, 48))
+def draw(
+    cast: Cast, spots: Sequence[Spot], best: Sequence[Spot], words: str, *, prefix: str, form: str = "wide"
+) -> Markup:
+    """Points on a logarithmic axis of cost, and the front as a stair: what is to be had for so much.
+
+    `form`: `"wide"`, or `"narrow"` for pages of a telephone's width.
+    """
+    metric, (width, height) = cast.results.metric, _SIZES[form]
+    figure = theme.canvas(width, height)
+    ax = theme.axes(figure, (_LEFT, 28 + _legend(figure, spots), 18, 48))
     ax.set_xscale("log")
     for spot in spots:
         colour, mark = _MARKS[spot.role]
@@ -128,28 +142,16 @@ def draw(cast: Cast, spots: Sequence[Spot], best: Sequence[Spot], words: str, *,
             spot.cost, spot.value, spot.std or None, fmt=mark, color=colour, ms=6.5, elinewidth=1.2, capsize=2.5
         )
     ax.margins(x=0.2, y=0.12)
-    ax.set_xlim(*ax.get_xlim())
-    ax.step(
-        [spot.cost for spot in best] + [ax.get_xlim()[1]],
-        [spot.value for spot in best] + [best[-1].value],
-        where="post", color=QUIET, lw=1.4, ls=(0, (5, 3)), zorder=0,
-    )  # fmt: skip
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: fmt.count(x) if x >= 1000 else f"{x:g}"))
+    ax.set(xlim=ax.get_xlim(), ylim=ax.get_ylim())
+    stair = [(spot.cost, spot.value) for spot in best] + [(ax.get_xlim()[1], best[-1].value)]
+    ax.step(*zip(*stair, strict=True), where="post", color=QUIET, lw=1.4, ls=(0, (5, 3)), zorder=0)
+    _cost_axis(ax)
     ax.yaxis.set_major_locator(MaxNLocator(5))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: fmt.tick(metric, y)))
     chosen = spots if len(spots) <= NAMED else best
-    _name(ax, chosen, spots)
+    _name(ax, chosen, spots, stair)
     theme.write(figure, (2, 12), fmt.axis(metric), colour=QUIET)
-    theme.write(figure, (_SIZE[0] - 7, _SIZE[1] - 8), words, colour=QUIET, align="right")
-    at = 52.0
-    for role in _MARKS:
-        if any(spot.role == role for spot in spots):
-            colour, mark = _MARKS[role]
-            ax.plot([(at + 4 - 52) / (_SIZE[0] - 70)], [1 + 18 / (_SIZE[1] - 94)], mark, color=colour, ms=6.5,
-                    transform=ax.transAxes, clip_on=False)  # fmt: skip
-            theme.write(figure, (at + 14, 32), _ROLES[role])
-            at += 34 + _LETTER * len(_ROLES[role])
+    theme.write(figure, (width - 7, height - 8), words, colour=QUIET, align="right")
     told = "; ".join(
         f"{spot.name}: {fmt.value(metric, spot.value)} for {_shown(spot.cost)}"
         + (", on the front" if spot in best else "")
@@ -158,33 +160,91 @@ def draw(cast: Cast, spots: Sequence[Spot], best: Sequence[Spot], words: str, *,
     return svg.inline(figure, prefix=prefix, title=f"{fmt.metric_name(metric)} against {words}", description=told)
 
 
+def _legend(figure: Figure, spots: Sequence[Spot]) -> float:
+    """What the marks mean, in as many lines as that takes; returns how high they are."""
+    width, height = figure.get_figwidth() * 72, figure.get_figheight() * 72
+    at, line = _LEFT, 0
+    for role, (colour, mark) in _MARKS.items():
+        if any(spot.role == role for spot in spots):
+            room = 34 + _LETTER * len(_ROLES[role])
+            if at > _LEFT and at + room > width:
+                at, line = _LEFT, line + 1
+            y = 32 + 18 * line
+            figure.add_artist(Line2D([(at + 4) / width], [1 - (y - 4) / height], marker=mark, color=colour, ms=6.5))
+            theme.write(figure, (at + 14, y), _ROLES[role])
+            at += room
+    return 18.0 * (line + 1)
+
+
+def _cost_axis(ax: Axes) -> None:
+    """Ticks at round numbers: as many as have room beside each other."""
+    low, high = ax.get_xlim()
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    given = [[step * 10.0**power for power in powers for step in steps] for steps in _TICKS]
+    given += [list(MaxNLocator(n).tick_values(low, high)) for n in (4, 3, 2)]  # where both ends are near each other
+    inside = ([one for one in ticks if low <= one <= high] for ticks in given)
+    ticks = next((own for own in inside if 2 <= len(own) <= _MOST_TICKS and _apart(ax, own)), [low, high])
+    ax.xaxis.set_major_locator(FixedLocator(ticks))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _tick(x)))
+
+
+def _apart(ax: Axes, ticks: Sequence[float]) -> bool:
+    at = [float(ax.transData.transform((tick, 1.0))[0]) for tick in ticks]
+    half = [_LETTER * len(_tick(tick)) / 2 for tick in ticks]
+    return all(at[i] - at[i - 1] > half[i] + half[i - 1] + 4 for i in range(1, len(ticks)))
+
+
+def _tick(cost: float) -> str:
+    return fmt.count(cost) if cost >= 1000 else f"{cost:g}"
+
+
 def _shown(cost: float) -> str:
     return fmt.count(cost) if cost >= 1000 else fmt.number(cost, 3)
 
 
-def _name(ax: Axes, chosen: Sequence[Spot], spots: Sequence[Spot]) -> None:
-    """Names beside their points where there is room: the table has all of them."""
+def _name(ax: Axes, chosen: Sequence[Spot], spots: Sequence[Spot], stair: Sequence[tuple[float, float]]) -> None:
+    """Names beside their points where there is room, if there is any away from bars and stair: the table has all."""
     bounds = ax.get_window_extent()
-    points = [tuple(ax.transData.transform((spot.cost, spot.value))) for spot in spots]
-    taken = [(x - 5.0, y - 5.0, x + 5.0, y + 5.0) for x, y in points]
+    drawn, names = _taken(ax, spots, stair), list[_Box]()
+    points = drawn[: len(spots)]
     for spot in chosen:
         x, y = ax.transData.transform((spot.cost, spot.value))
         name = fmt.shorten(spot.name, 22)
         wide = _LETTER * len(name)
+        free = []
         for side, step in _PLACES:
             start, bottom = x + 9 * side, y - 4 + 13.0 * step
             left = start if side > 0 else start - wide
             box = (left, bottom - 3, left + wide, bottom + 10)
             inside = bounds.x0 <= left and left + wide <= bounds.x1 + 12 and bounds.y0 <= box[1] <= box[3] <= bounds.y1
-            if inside and not any(_meet(box, other) for other in taken):
-                taken.append(box)
-                at, up = ax.transData.inverted().transform((start, bottom))
-                align = "left" if side > 0 else "right"
-                ax.text(at, up, name, color=_MARKS[spot.role][0], fontsize=11, va="baseline", ha=align)
-                break
+            if inside and not any(_meet(box, other) for other in (*points, *names)):
+                free.append((any(_meet(box, other) for other in drawn), side, start, bottom, box))
+        if free:
+            _, side, start, bottom, box = min(free, key=lambda one: one[0])  # the first of those over no line
+            names.append(box)
+            at, up = ax.transData.inverted().transform((start, bottom))
+            align = "left" if side > 0 else "right"
+            ax.text(at, up, name, color=_MARKS[spot.role][0], fontsize=11, va="baseline", ha=align)
 
 
-def _meet(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+def _taken(ax: Axes, spots: Sequence[Spot], stair: Sequence[tuple[float, float]]) -> list[_Box]:
+    """Where something is drawn: points, in their order, their bars, and the stair."""
+    found: list[_Box] = []
+    bars: list[_Box] = []
+    for spot in spots:
+        x, y = ax.transData.transform((spot.cost, spot.value))
+        (_, low), (_, high) = (ax.transData.transform((spot.cost, spot.value + by)) for by in (-spot.std, spot.std))
+        found.append((x - 5, y - 5, x + 5, y + 5))
+        bars.append((x - 3, low, x + 3, high))
+    found += bars
+    corners = [ax.transData.transform(corner) for corner in stair]
+    for (x, y), (following, up) in itertools.pairwise(corners):
+        found += [(x, y - 1, following, y + 1), (following - 1, min(y, up), following + 1, max(y, up))]
+    return found
+
+
+def _meet(one: _Box, other: _Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 

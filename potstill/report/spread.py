@@ -57,11 +57,12 @@ def splits(cast: Cast) -> Table | None:
 def classes(cast: Cast) -> Table | None:
     """The same for every true class; None where nothing is known, or where it is too long for a page."""
     known = ordered({name: None for one in cast.results.models.values() for name in one.splits})
+    place = {name: at for at, name in enumerate(cast.results.data.get("classes") or ())}
     rows = []
     for key in cast.order:
         by_split = cast.results.models[key].splits
         names = dict.fromkeys(name for split in known if split in by_split for name in by_split[split].classes)
-        for name in names:
+        for name in sorted(names, key=lambda name: place.get(name, len(place))):
             row = [Cell(cast.full(key), (name,))]
             for split in known:
                 one = by_split[split].classes.get(name) if split in by_split else None

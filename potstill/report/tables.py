@@ -219,7 +219,8 @@ def trend(metric: str, across: str, mine: Sequence[Point], *, others: Sequence[P
 
 
 def curve(metric: str, lines: Sequence[Line], name: str) -> Table:
-    """A learning curve at a few of its steps."""
+    """A learning curve at a few of its steps; where seeds have stopped it tells how many are left."""
+    most = max((int(line.band.seeds.max()) for line in lines), default=0)
     steps = sorted({float(x) for line in lines for x in line.band.steps})
     if len(steps) > SAMPLED:
         steps = [steps[round(at * (len(steps) - 1) / (SAMPLED - 1))] for at in range(SAMPLED)]
@@ -234,7 +235,8 @@ def curve(metric: str, lines: Sequence[Line], name: str) -> Table:
             low, high = float(line.band.low[at[0]]), float(line.band.high[at[0]])
             n = int(line.band.seeds[at[0]])
             ends = f"{fmt.value(metric, low, bare=True)} to {fmt.value(metric, high, bare=True)}"
-            row.append(Cell(fmt.value(metric, float(line.band.mean[at[0]])), (f"{ends}, {fmt.plural(n, 'seed')}",)))
+            left = "" if n == most else f", {fmt.plural(n, 'seed')}"
+            row.append(Cell(fmt.value(metric, float(line.band.mean[at[0]])), (f"{ends}{left}",)))
         rows.append(tuple(row))
     caption = f"{fmt.metric_name(metric)} of {name}: mean, least and greatest over seeds"
     return Table(caption, ("Step", *(line.label for line in lines)), tuple(rows))

@@ -84,8 +84,8 @@ def drawing() -> Iterator[None]:
 
 
 def canvas(width: float, height: float) -> Figure:
-    """An empty figure of this size in pixels."""
-    return Figure(figsize=(width / 72, height / 72))
+    """An empty figure of this size in pixels, in which matplotlib's own pixels are those of the drawing, too."""
+    return Figure(figsize=(width / 72, height / 72), dpi=72)
 
 
 def axes(figure: Figure, margins: tuple[float, float, float, float]) -> Axes:
