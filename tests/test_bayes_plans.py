@@ -199,6 +199,13 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"models__distil__generations": 2}, "models.distil.generations", "one teacher"),
     ({"evaluation__every": None}, "verdict.metric", "evaluation.every"),
     ({"evaluation__every": 0}, "evaluation.every", "found 0"),
+    ({"evaluation__every": 1000}, "evaluation.every", "an area needs two points of a curve"),
+    (
+        {"models__teacher__inference": {"name": "laplace", "prior_precision": -1}},
+        "models.teacher.inference.prior_precision",
+        "wanted is a finite number above 0",
+    ),
+    ({"models__distil__inference__prior": {"scale": "x"}}, f"{DISTIL}.prior", "wanted is a finite number above 0"),
     ({"training__patience": 3}, "training.patience", "no area is fair"),
     ({"verdict__metric": {"area_undr": "accuracy"}}, "verdict.metric", "area_under"),
     ({"verdict__metric": {"area_under": "acuracy"}}, "verdict.metric.area_under", '"accuracy"'),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -401,10 +402,45 @@ def test_structures_of_laplace_torch_against_numpy(task: str) -> None:
     assert float(ratio) < 0.3  # another approximation of the same
 
 
+class Held:
+    """Like a trained model: it holds a network and is none."""
+
+    network = nn.Linear(2, 3)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: bayes.laplace(Held(), digits(rows=10)),  # type: ignore[arg-type]
+        lambda: bayes.from_means(Held()),  # type: ignore[arg-type]
+        lambda: bayes.from_variational(Held()),  # type: ignore[arg-type]
+        lambda: bayes.fold(Held()),  # type: ignore[arg-type]
+    ],
+)
+def test_a_model_in_the_place_of_its_network_is_told_apart(call: Callable[[], object]) -> None:
+    with pytest.raises(PosteriorError, match=r"Found a Held; wanted is a network, an nn.Module. Take model.network."):
+        call()
+
+
+def test_other_mistakes_of_arguments_are_told() -> None:
+    network = networks.seeded("mlp:3", (1, 8, 8), 10, seed=0)
+    with pytest.raises(PosteriorError, match=r"Found a tuple; wanted is one of its parts, such as data\.train"):
+        bayes.laplace(network, ())  # type: ignore[arg-type]
+    with pytest.raises(
+        PosteriorError, match=r'has no distributions for weights\. Train it with inference = "variational"'
+    ):
+        bayes.from_variational(network)  # type: ignore[arg-type]
+    with pytest.raises(PosteriorError, match=r"Found a Held; wanted is a posterior: bayes\.from_variational"):
+        bayes.build("distil-student").of(Held())  # type: ignore[arg-type]
+
+
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "laplace", None)
+    spec, inference = digits(rows=10).spec, bayes.build({"name": "laplace", "structure": "block"})
+    with pytest.raises(MissingExtraError, match=r'structure = "block" needs laplace-torch'):  # before it is trained
+        inference.prepare(nn.Linear(64, 10), spec, rows=10, batch_size=5, seed=0)
     with pytest.raises(MissingExtraError, match=r'structure = "full" needs laplace-torch'):
         bayes.laplace(networks.seeded("mlp:3", (1, 8, 8), 10, seed=0), digits(rows=10), structure="full")
 

@@ -131,15 +131,32 @@ REFUSED: list[tuple[int, list[int], str]] = [
     (0, [5], r"dense1 has 5 neurons; \[5\] cannot be removed"),
     (0, [-1], "cannot be removed"),
     (0, [0, 1, 2, 3, 4], "one has to stay"),
+    ("dense3", [0], 'Unknown hidden layer "dense3". Did you mean "dense'),
+    ("head", [0], 'Unknown hidden layer "head".* Known: dense1, dense2'),
 ]
 
 
 @pytest.mark.parametrize(("layer", "neurons", "words"), REFUSED)
-def test_neurons_that_cannot_be_removed(layer: int, neurons: list[int], words: str) -> None:
+def test_neurons_that_cannot_be_removed(layer: int | str, neurons: list[int], words: str) -> None:
     with pytest.raises(PosteriorError, match=words):
         bayes.remove_neurons(made_up(mlp(4, 5, 3, 2), "diagonal"), layer, neurons)
     posterior = made_up(mlp(4, 5, 3, 2), "full")
     assert bayes.remove_neurons(posterior, 0, []) is posterior
+
+
+def test_a_layer_has_a_name_and_a_place() -> None:
+    posterior = made_up(mlp(4, 5, 5, 2), "diagonal")
+    for do in (
+        lambda layer: bayes.remove_neurons(posterior, layer, [1, 3]),
+        lambda layer: bayes.remove_layer(posterior, layer),
+        lambda layer: bayes.remove_layer(posterior, layer, "merge"),
+        lambda layer: bayes.keep_neurons(posterior, layer, 2)[0],
+        lambda layer: bayes.add_neurons(posterior, layer, 2),
+        lambda layer: bayes.add_layer(posterior, layer, "more"),
+    ):
+        by_name, by_place = do("dense2"), do(1)
+        assert by_name.layout == by_place.layout
+        assert torch.equal(by_name.mean, by_place.mean)
 
 
 # Layers
@@ -528,6 +545,10 @@ UNALIGNED: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module], str
         cnn, lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(),
                                    nn.Linear(18, 2), nn.ReLU(), nn.Linear(2, 3)),
         r"convolution stride \(1, 1\), padding \(0, 0\).* against stride \(1, 1\), padding \(1, 1\)",
+    ),
+    "pictures": (
+        lambda: mlp(64, 4, 3), lambda: networks.build("small_cnn:2-2", (1, 8, 8), 3),
+        "conv1 has a kernel of 3x3, dense1 no kernel",
     ),
     "linear": (cnn, lambda: mlp(1, 2, 2, 3, 3), "dense1 has no kernel .it is linear., conv1 a kernel of 3x3"),
     "residual student": (

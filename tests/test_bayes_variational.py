@@ -515,6 +515,14 @@ REFUSED: list[tuple[Any, str]] = [
     ({"name": "variational", "prior": {"order": "grave"}}, 'Did you mean "graves"'),
     ({"name": "laplace", "structure": "diag"}, "structure of the inference \"laplace\": input should be 'diagonal'"),
     ({"name": "published", "prior_rate": 0.0}, "prior_rate is 0.0"),
+    ({"name": "variational", "samples": -1}, "samples is -1; wanted is a whole number of at least 0"),
+    ({"name": "variational", "std": 0.0}, "std is 0.0; wanted is a finite number above 0"),
+    ({"name": "laplace", "prior_precision": -1.0}, "prior_precision is -1.0"),
+    ({"name": "laplace", "noise_variance": 0.0}, "noise_variance is 0.0"),
+    ({"name": "variational", "prior": {"scale": "x"}}, "scale of the prior is 'x'; wanted is a finite number above 0"),
+    ({"name": "variational", "prior": {"std": True}}, "std of the prior is True"),
+    ({"name": "variational", "prior": {"mean": 3}}, "mean of the prior is 3; wanted is true or false"),
+    ({"name": "variational", "prior": {"greedy": "yes"}}, "greedy of the prior is 'yes'; wanted is true or false"),
     ("variation", 'Unknown inference "variation". Did you mean "variational"'),
 ]
 

@@ -20,7 +20,7 @@ from potstill.cli import call
 from potstill.errors import DataError
 from potstill.explore import columns, explore, gather, projection
 from potstill.explore.found import Exploration
-from potstill.report import explored
+from potstill.report import explored, explored_figures, theme
 
 RNG = np.random.default_rng(0)
 
@@ -416,3 +416,20 @@ def test_a_table_by_command(run: Callable[..., Any]) -> None:
     page = Parsed(Path("explored/things.html").read_text())
     assert "blue" in page.texts("main")[0]
     assert ps.data.open("things.csv", target="label", test=0).train.spec.shape  # read as it is for training
+
+
+@pytest.mark.parametrize("falls", [2.0, 50.0, 5000.0])
+def test_figures_are_drawn_for_a_telephone(falls: float) -> None:
+    with theme.drawing():
+        drawn = [
+            explored_figures.counts(["a", "b"], {"train": [9, 8], "validation": [2, 1], "test": [3, 3]}, prefix="a"),
+            explored_figures.histogram([0, 1, 2], {"train": [round(1000 * falls), 1000]}, prefix="b"),
+            explored_figures.scatter([(0.0, 0.0, 0), (1.0, 1.0, 1)], ["a", "b"], [0.5, 0.2], prefix="c"),
+        ]
+    for one in drawn:
+        root = ET.fromstring(one)
+        assert float(str(root.get("viewBox")).split()[2]) <= 380, "text of 9.5 units is one of 9 pixels there"
+        texts = [text.text or "" for text in root.iter("{http://www.w3.org/2000/svg}text")]
+        assert not any("$" in text for text in texts), "mathematics that no browser reads"
+    shares = [t for t in ET.fromstring(drawn[1]).iter("{http://www.w3.org/2000/svg}text") if float(t.get("x", 99)) < 56]
+    assert 3 <= len([t for t in shares if (t.text or "").replace(".", "").isdigit()]) <= 9, "ticks of the shares"

@@ -161,8 +161,11 @@ def test_the_page_draws_them(done: tuple[Path, Figures]) -> None:
         "Scores of the neurons of",
         "Calibration of distil against alone",
         "Predictive interval of",
+        '<p class="flow">posterior as prior</p>',
+        ">distil-student-all(samples=4)<",
     ):
         assert title in page
+    assert "recorded outputs" not in page.partition('<h2 id="family">')[2].partition("</section>")[0]
     written = [path.name for path in report.write_figures(folder, folder / "figures")]
     for start in ("area-", "removed-", "calibrated-", "along-"):
         assert any(name.startswith(start) for name in written), start

@@ -276,6 +276,14 @@ def test_changed_test_examples_are_refused(tmp_path: Path) -> None:
         run(plan | {"seeds": 2}, tmp_path / "run")
 
 
+def test_a_file_that_is_not_there_is_missed_before_the_training(tmp_path: Path) -> None:
+    sets = PLAN["data"]["test"] | {"gone": {"file": str(tmp_path / "gone.npz")}}
+    plan = changed(PLAN, data__test=sets)
+    with pytest.raises(DataError, match=r"^test\.gone: .*gone\.npz is not there"):
+        run(plan, tmp_path / "run")
+    assert not list((tmp_path / "run").glob("models/*/*"))
+
+
 def test_the_page_shows_each_under_its_name(done: tuple[Path, Results]) -> None:
     text = " ".join(report.page.render(done[1], None).split())
     for words in (

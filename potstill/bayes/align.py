@@ -90,6 +90,12 @@ def reduce_to(
 
 
 def _ends(teacher: Layout, student: Layout) -> None:
+    first, theirs_first = student.layers[0], teacher.layers[0]
+    if bool(first.kernel) != bool(theirs_first.kernel):
+        raise PosteriorError(
+            "The student's layers cannot be aligned with the teacher's: "
+            f"{first.name} has {_kernel(first)}, {theirs_first.name} {_kernel(theirs_first)}."
+        )
     for what, own, theirs in (
         ("inputs", student.layers[0].weight[1], teacher.layers[0].weight[1]),
         ("outputs", student.layers[-1].outputs, teacher.layers[-1].outputs),

@@ -42,6 +42,8 @@ def diagonal_ggn(network: nn.Module, source: Source, *, batch_size: int | None =
     """
     layout = Layout.of(network)
     layers = _layers(network, layout)
+    if not hasattr(source, "labelled"):
+        raise PosteriorError(f"Found a {type(source).__name__}; wanted is one of its parts, such as data.train.")
     rows = source.labelled.nonzero().flatten()
     if len(rows) == 0:
         raise DataError("No row carries a label, so there is no likelihood whose curvature could be computed.")

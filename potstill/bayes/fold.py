@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import nn
 
+from potstill.bayes.layout import is_network
 from potstill.errors import PosteriorError
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -19,6 +20,7 @@ def fold(network: nn.Module) -> nn.Module:
     running statistics: weight * a and (bias - mean) * a + offset, a = scale / sqrt(variance + eps). Raises
     `PosteriorError` for a batch norm that stands elsewhere, or that keeps no running statistics.
     """
+    is_network(network)
     folded = copy.deepcopy(network).eval()
     for path, sequence in list(folded.named_modules()):
         if type(sequence) is nn.Sequential:

@@ -23,14 +23,14 @@ Wider: TypeAlias = Literal["error", "prior", "net2net"]
 
 def add_neurons(
     posterior: GaussianPosterior,
-    number: int,
+    layer: int | str,
     count: int,
     *,
     how: Wider = "net2net",
     variance: float = 1.0,
     seed: int = 0,
 ) -> GaussianPosterior:
-    """The posterior with `count` more neurons (channels) in the hidden layer `number` (from 0), after those it has.
+    """The posterior with `count` more neurons (channels) in a hidden layer, by name or place (from 0), after its own.
 
     `"prior"`: new neurons have incoming weights, biases and outgoing weights N(0, variance): at the means nothing hears
     them. `"net2net"`: copies of neurons drawn by the key `seed`; what the next layer multiplies a neuron's c copies by
@@ -39,8 +39,7 @@ def add_neurons(
     """
     layout = posterior.layout
     layout.chain()
-    if not 0 <= number < len(layout.layers) - 1:
-        raise PosteriorError(f"There is no hidden layer {number} (from 0) to make wider.")
+    number = layout.hidden(layer)
     own, following = layout.layers[number], layout.layers[number + 1]
     if how == "error":
         raise PosteriorError(
@@ -74,17 +73,16 @@ def add_neurons(
     return GaussianPosterior(larger, flats[0], Diagonal(flats[1]), posterior.info)
 
 
-def add_layer(posterior: GaussianPosterior, number: int, name: str, *, variance: float = 1.0) -> GaussianPosterior:
-    """The posterior with a layer of the same kind and width after the hidden layer `number` (from 0): psi backwards.
+def add_layer(posterior: GaussianPosterior, layer: int | str, name: str, *, variance: float = 1.0) -> GaussianPosterior:
+    """The posterior with a layer of the same kind and width after a hidden one, by name or place (from 0).
 
-    Its means are the identity (a centred delta kernel) and 0, which after a ReLU changes nothing; every number has the
-    same variance. What stands after layer `number` stands after both. Raises `PosteriorError` where the identity is not
-    to be had, or the posterior is not diagonal.
+    It is psi backwards: means are the identity (a centred delta kernel) and 0, which after a ReLU changes nothing;
+    every number has the same variance. What stands after that layer stands after both. Raises `PosteriorError` where
+    the identity is not to be had, or the posterior is not diagonal.
     """
     layout = posterior.layout
     layout.chain()
-    if not 0 <= number < len(layout.layers) - 1:
-        raise PosteriorError(f"There is no hidden layer {number} (from 0) to put another one after.")
+    number = layout.hidden(layer)
     own = layout.layers[number]
     variances = _variances(posterior, f"{own.name} twice")
     before = replace(own, after=(RELU,) if own.kernel else own.after, spread=1)

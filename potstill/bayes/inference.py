@@ -12,6 +12,7 @@ from potstill import storage
 from potstill.bayes.curvature import diagonal_ggn
 from potstill.bayes.elbo import Divergence
 from potstill.bayes.fold import fold
+from potstill.bayes.laplace import found_outside
 from potstill.bayes.laplace import laplace as laplace_of
 from potstill.bayes.layers import from_variational, set_posterior
 from potstill.bayes.layout import Layout
@@ -65,6 +66,11 @@ class Inference:
         """The same with a prior made of a teacher's posterior."""
         if self.name == "laplace":
             raise PosteriorError("laplace has no prior that could be made of a teacher: it is fitted after training.")
+        if not isinstance(teacher, GaussianPosterior | Teacher):
+            raise PosteriorError(
+                f"Found a {type(teacher).__name__}; wanted is a posterior: bayes.from_variational(model.network), or "
+                "bayes.laplace(model.network, data.train) of a model that was trained as usual."
+            )
         found = teacher if isinstance(teacher, Teacher) else Teacher(teacher)
         return Inference(self.name, self.settings, found)
 
@@ -77,6 +83,7 @@ class Inference:
         """Make a plain network with its initial weights ready, for a training that learns from `rows` rows."""
         described: dict[str, Any] = {"name": self.name, "settings": storage.plain(self.settings)}
         if not self.variational:
+            found_outside(self.settings["structure"])
             return Prepared(network, (), None, described)
         own = self.settings
         rebuild = {"name": "variational", "samples": own["samples"], "seed": seed, "noise": own["noise"]}
@@ -126,7 +133,10 @@ def _begin(network: Variational, start: Start, prior: Prior, reduced: GaussianPo
     if start == "random":
         return
     if reduced is None:
-        raise PosteriorError(f'start = "{start}" begins at a teacher\'s means, and there is no teacher in the prior.')
+        raise PosteriorError(
+            f'start = "{start}" begins at a teacher\'s means, and there is no teacher in the prior. In Python: '
+            "bayes.build(...).of(posterior)."
+        )
     if start == "prior" and not prior.mean:
         raise PosteriorError(
             'start = "prior" with mean = false would begin with all weights 0, where neurons are all alike. Begin at '

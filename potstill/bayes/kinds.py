@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from potstill.bayes.inference import Inference, Start
-from potstill.bayes.laplace import Structure
+from potstill.bayes.laplace import Structure, positive
 from potstill.bayes.prior import Prior
 from potstill.errors import PosteriorError
 from potstill.registry import Registry, Spec
@@ -42,6 +42,9 @@ def variational(
         raise PosteriorError(f'start is "{start}"; wanted is "random", "teacher" or "prior".')
     if not (beta >= 0 and math.isfinite(beta)):
         raise PosteriorError(f"beta is {beta}; wanted is a finite number of at least 0.")
+    positive(std=std)
+    if samples < 0:
+        raise PosteriorError(f"samples is {samples}; wanted is a whole number of at least 0: 0 answers with the means.")
     settings = {
         "beta": beta,
         "start": start,
@@ -119,6 +122,7 @@ def laplace(
     """
     if structure not in ("diagonal", "block", "kronecker", "full"):
         raise PosteriorError(f'structure is "{structure}"; wanted is diagonal, block, kronecker or full.')
+    positive(prior_precision=prior_precision, noise_variance=noise_variance)
     return Inference(
         "laplace",
         {"structure": structure, "prior_precision": prior_precision, "noise_variance": noise_variance},

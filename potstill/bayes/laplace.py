@@ -7,6 +7,7 @@ diagonal is ours; blocks, Kronecker factors and the whole matrix come from lapla
 from __future__ import annotations
 
 import copy
+import importlib.util
 import math
 import warnings
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -48,9 +49,7 @@ def laplace(
     Raises `PosteriorError` for a network whose curvature is not built, `MissingExtraError` without laplace-torch where
     that is needed.
     """
-    for name, value in (("prior_precision", prior_precision), ("noise_variance", noise_variance)):
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise PosteriorError(f"{name} is {value}; wanted is a finite number above 0.")
+    positive(prior_precision=prior_precision, noise_variance=noise_variance)
     folded = fold(network).cpu()
     found = diagonal_ggn(folded, source)
     noise = _noise(found, noise_variance) if source.spec.task == "regression" else 1.0
@@ -67,6 +66,26 @@ def laplace(
     outside = _outside(folded, source, structure, noise=noise)
     precision = prior_precision or tuned_precision(outside.eigenvalues(), mean)
     return _from(outside.la, layout, structure, precision, info=info)
+
+
+def positive(**values: float | None) -> None:
+    """Raise `PosteriorError` for a given number that is not above 0, by its name."""
+    for name, value in values.items():
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise PosteriorError(f"{name} is {value}; wanted is a finite number above 0.")
+
+
+def found_outside(structure: Structure) -> None:
+    """Raise `MissingExtraError` where a structure needs laplace-torch and that is not there: before a training, too."""
+    try:
+        there = structure == "diagonal" or importlib.util.find_spec("laplace") is not None
+    except ValueError:  # half imported
+        there = False
+    if not there:
+        raise MissingExtraError(
+            f'structure = "{structure}" needs laplace-torch. It asks for torchvision without using it, which may '
+            "replace your torch: install it beside the torch that you have, as docs/bayes.md says."
+        )
 
 
 def from_laplace(la: Any, network: nn.Module) -> GaussianPosterior:
@@ -136,15 +155,11 @@ class _Outside(NamedTuple):
 
 
 def _outside(network: nn.Module, source: Source, structure: Structure, *, noise: float) -> _Outside:
+    found_outside(structure)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own imports
-        try:
-            from laplace import Laplace
-        except ImportError as error:
-            raise MissingExtraError(
-                f'structure = "{structure}" needs laplace-torch. It asks for torchvision without using it, which may '
-                "replace your torch: install it beside the torch that you have, as docs/bayes.md says."
-            ) from error
+        from laplace import Laplace
+
         regression = source.spec.task == "regression"
         wide = copy.deepcopy(network).double()
         if source.spec.task == "binary":

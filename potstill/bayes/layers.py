@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill.bayes.fold import fold
-from potstill.bayes.layout import Layout
+from potstill.bayes.layout import Layout, is_network
 from potstill.bayes.posterior import Diagonal, GaussianPosterior
 from potstill.errors import PosteriorError
 from potstill.networks.variational import Variational
@@ -14,12 +14,18 @@ from potstill.networks.variational import Variational
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
-def from_variational(network: Variational) -> GaussianPosterior:
+def from_variational(network: nn.Module) -> GaussianPosterior:
     """The diagonal posterior of a network that was trained with distributions for weights.
 
     Batch norms are folded in: scales multiply means and deviations alike. Raises `PosteriorError` for a layer without
     biases before a batch norm, whose folded bias would be known for certain.
     """
+    if not isinstance(network, Variational):
+        is_network(network)
+        raise PosteriorError(
+            f"This {type(network).__name__} has no distributions for weights. Train it with inference = "
+            '"variational", or take bayes.laplace(network, data.train) of one that was trained as usual.'
+        )
     means = fold(network.plain())
     deviations = network.plain(of="stds")
     for module in deviations.modules():

@@ -29,6 +29,13 @@ _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
+def is_network(found: object) -> None:
+    """Raise `PosteriorError` for what is no network: a trained model holds one, which is meant."""
+    if not isinstance(found, nn.Module):
+        hint = " Take model.network." if hasattr(found, "network") else ""
+        raise PosteriorError(f"Found a {type(found).__name__}; wanted is a network, an nn.Module.{hint}")
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
     """One linear or convolution layer.
@@ -91,8 +98,9 @@ class Layout:
     def of(network: nn.Module) -> Layout:
         """The layout of a network's linear and convolution layers, in the order of its modules.
 
-        Raises `PosteriorError` for a network without such layers.
+        Raises `PosteriorError` for a network without such layers, and for what is no network.
         """
+        is_network(network)
         found = [(name, m) for name, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
         if not found:
             raise PosteriorError(
@@ -119,6 +127,18 @@ class Layout:
         if name not in names:
             raise PosteriorError(unknown("layer", name, names))
         return names.index(name)
+
+    def hidden(self, layer: int | str) -> int:
+        """A hidden layer's place, from 0, by its name or its place. Raises `PosteriorError` for any other."""
+        names = [own.name for own in self.layers[:-1]]
+        if isinstance(layer, str):
+            if layer not in names:
+                raise PosteriorError(unknown("hidden layer", layer, names))
+            return names.index(layer)
+        if not 0 <= layer < len(names):
+            told = ", ".join(names) or "none"
+            raise PosteriorError(f"There is no hidden layer {layer} (from 0); the hidden layers are {told}.")
+        return layer
 
     def index(self, layer: str, part: Part, row: int, column: int | tuple[int, ...] = ()) -> int:
         """The flat index of one number: `("dense1", "weight", 3, 0)`, `("conv1", "weight", 3, (0, 1, 1))`,

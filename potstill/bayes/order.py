@@ -63,7 +63,8 @@ def brain_damage(*, group: Group = "outgoing", reduce: Reduce = "sum") -> Order:
             raise PosteriorError(
                 "brain_damage needs the curvature of the likelihood for each of the posterior's "
                 f"{posterior.layout.size} numbers; found {'none' if curvature is None else len(curvature)}. "
-                "After layers were merged there is none: take the order graves."
+                "bayes.teacher_of gives it, and bayes.diagonal_ggn. After layers were merged there is none: take the "
+                "order graves."
             )
         each = curvature * posterior.mean.square() / 2
         return _grouped(posterior, number, group, reduce, lambda index: each[index])
@@ -132,7 +133,7 @@ def build(spec: Spec | Order) -> Order:
 
 def keep_neurons(
     posterior: GaussianPosterior,
-    number: int,
+    layer: int | str,
     keep: int,
     order: Spec | Order = "graves",
     *,
@@ -140,12 +141,14 @@ def keep_neurons(
     greedy: bool = False,
     shift_means: bool = False,
 ) -> tuple[GaussianPosterior, Tensor | None, Removal]:
-    """The posterior (and curvature) with the `keep` best neurons of a hidden layer, and what was removed.
+    """The posterior (and curvature) with the `keep` best neurons of a hidden layer, by name or place (from 0), and
+    what was removed.
 
     One shot: scores as they are now. `greedy`: one neuron after the other, scored anew after each removal; the same on
     a diagonal posterior. Equal scores: the later neuron goes first.
     """
     how, layout = build(order), posterior.layout
+    number = layout.hidden(layer)
     own = layout.layers[number]
     if not 1 <= keep <= own.outputs:
         raise PosteriorError(f"{own.name} has {own.outputs} neurons; {keep} of them cannot be kept.")

@@ -44,10 +44,13 @@ class Prior:
 
     def __post_init__(self) -> None:
         for name in ("scale", "std"):
-            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
-                raise PosteriorError(
-                    f"{name} of the prior is {getattr(self, name)}; wanted is a finite number above 0."
-                )
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (number and value > 0 and math.isfinite(value)):
+                raise PosteriorError(f"{name} of the prior is {value!r}; wanted is a finite number above 0.")
+        for name in ("mean", "variance", "greedy", "shift_means"):
+            if not isinstance(getattr(self, name), bool):
+                raise PosteriorError(f"{name} of the prior is {getattr(self, name)!r}; wanted is true or false.")
         for name, words in (("layers", ("merge", "drop")), ("wider", ("error", "prior", "net2net"))):
             if getattr(self, name) not in words:
                 raise PosteriorError(

@@ -23,9 +23,9 @@ Layers: TypeAlias = Literal["drop", "merge"]
 
 
 def remove_neurons(
-    posterior: GaussianPosterior, number: int, neurons: Sequence[int], *, shift_means: bool = True
+    posterior: GaussianPosterior, layer: int | str, neurons: Sequence[int], *, shift_means: bool = True
 ) -> GaussianPosterior:
-    """The posterior without some neurons (channels) of the hidden layer `number` (from 0): phi of the paper.
+    """The posterior without some neurons (channels) of a hidden layer, by name or place (from 0): phi of the paper.
 
     xi are their outgoing weights, the columns of the next layer; rho their rows here, with their biases:
     m' = m - S_(.,xi) S_(xi,xi)^-1 m_xi and S' = S - S_(.,xi) S_(xi,xi)^-1 S_(xi,.), then both without xi and rho.
@@ -39,7 +39,8 @@ def remove_neurons(
     """
     layout = posterior.layout
     layout.chain()
-    own = _hidden(layout, number)
+    number = layout.hidden(layer)
+    own = layout.layers[number]
     chosen = sorted(set(neurons))
     if not chosen:
         return posterior
@@ -58,9 +59,9 @@ def remove_neurons(
 
 
 def remove_layer(
-    posterior: GaussianPosterior, number: int, how: Layers = "drop", *, shift_means: bool = True
+    posterior: GaussianPosterior, layer: int | str, how: Layers = "drop", *, shift_means: bool = True
 ) -> GaussianPosterior:
-    """The posterior without layer `number` (from 0), which is not the last: psi of the paper.
+    """The posterior without a layer, by name or place (from 0), which is not the last: psi of the paper.
 
     `"drop"` conditions on the layer being the identity (a convolution: on the centred delta kernel) and its biases
     being 0. The layer before it has as many neurons, and what stands between is a ReLU, which done twice is a ReLU.
@@ -75,7 +76,8 @@ def remove_layer(
     """
     layout = posterior.layout
     layout.chain()
-    own = _hidden(layout, number)
+    number = layout.hidden(layer)
+    own = layout.layers[number]
     if how == "merge":
         return _merge(posterior, number)
     if how != "drop":
@@ -84,7 +86,7 @@ def remove_layer(
     if reason:
         raise PosteriorError(f"{own.name} cannot be removed: {reason}.")
     before = layout.layers[number - 1]
-    layers = [layer for layer in layout.layers if layer is not own]
+    layers = [one for one in layout.layers if one is not own]
     layers[number - 1] = replace(before, after=joined(before.after, own.after), spread=own.spread)
     gone = torch.arange(own.block.start, own.block.stop)
     identity = torch.zeros(own.weight, dtype=torch.float64)
@@ -201,13 +203,6 @@ def cannot_merge(layout: Layout, number: int) -> str:
     if own.kernel or following.kernel:
         return f"{(own if own.kernel else following).name} is a convolution, and only linear layers are multiplied"
     return ""
-
-
-def _hidden(layout: Layout, number: int) -> Layer:
-    if not 0 <= number < len(layout.layers) - 1:
-        names = ", ".join(layer.name for layer in layout.layers[:-1]) or "none"
-        raise PosteriorError(f"There is no hidden layer {number} (from 0); the hidden layers are {names}.")
-    return layout.layers[number]
 
 
 def _keeps_size(layer: Layer) -> bool:

@@ -126,7 +126,7 @@ def options(name: str) -> tuple[str, ...]:
     """Keys that a source's table may have beside `name`; `DataError` for what is neither a built-in name nor a path."""
     if name in registry.table:
         return tuple(registry.parameters(name))
-    if not _is_path(name):
+    if not is_path(name):
         raise DataError(_unknown(name))
     return path_options(name)
 
@@ -150,7 +150,8 @@ def holds_pictures(name: str, folder: str | Path | None) -> bool:
     return (path.is_file() and unpack.is_archive(path)) or _holds_pictures(path)
 
 
-def _is_path(name: str) -> bool:
+def is_path(name: str) -> bool:
+    """Whether a source is written as a path, or is one."""
     return "/" in name or "." in name or Path(name).exists()
 
 
@@ -193,7 +194,7 @@ def _locate(source: Any, folder: str | Path | None, task: Task, *, wanted: Seque
         contents: Contents = registry.call(table, _data_folder(folder))
         return contents
     path = resolve(name, folder)
-    if not (path.exists() or _is_path(name)):
+    if not (path.exists() or is_path(name)):
         raise DataError(_unknown(name))
     known = path_options(name)
     for word in table:

@@ -50,6 +50,19 @@ def find(
     return found
 
 
+def look_for(test: Mapping[str, Any], names: Sequence[str], folder: str | Path | None) -> None:
+    """Raise `DataError` where the file of one of these sets is not there; nothing is read."""
+    for name in names:
+        source = _table(name, test[name]).get("file")
+        if isinstance(source, str | Path) and named.is_path(str(source)):
+            path = named.resolve(str(source), folder)
+            if not path.exists():
+                raise DataError(
+                    f"test.{name}: {path} is not there. Check the path; relative paths start in the data folder "
+                    "(--data) or here."
+                )
+
+
 def unused(test: Mapping[str, Any], contents: Contents) -> tuple[str, ...]:
     """A sentence where the data have a test part of their own, which none of the sets is."""
     own = any(_table(name, value).get("own") for name, value in test.items())

@@ -9,13 +9,14 @@ from typing import Final
 import numpy as np
 from markupsafe import Markup
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from potstill.report import format as fmt
 from potstill.report import svg, theme
 from potstill.report.theme import QUIET, SENTINEL
 
 MOST_GROUPS: Final = 40  # bars of a figure
+_WIDE: Final = 380  # units: a telephone's width, so that text can be read there as well as on a desk
 _COLOURS: Final = tuple(SENTINEL[role] for role in ("model", "baseline", "better", "undecided", "worse", "equivalent"))
 _MARKS: Final = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES: Final = ("-", (0, (5, 2)), (0, (1.5, 1.8)))
@@ -31,8 +32,10 @@ def counts(groups: Sequence[str], splits: Mapping[str, Sequence[int]], *, prefix
     shown = groups[:MOST_GROUPS]
     thick = 11.0
     height = 34 + len(shown) * (len(splits) * thick + 8)
-    figure = theme.canvas(560, height)
-    ax = theme.axes(figure, (150, 26, 70, 4))
+    figure = theme.canvas(_WIDE, height)
+    longest = max((len(fmt.shorten(name, 20)) for name in shown), default=0)
+    left = 8 + 6.9 * longest
+    ax = theme.axes(figure, (left, 26, 48, 4))
     span = len(splits) * thick + 8
     most = max((max(one) for one in splits.values() if len(one)), default=1) or 1
     for at, (name, values) in enumerate(splits.items()):
@@ -41,10 +44,9 @@ def counts(groups: Sequence[str], splits: Mapping[str, Sequence[int]], *, prefix
             y = i * span + (at + 0.5) * thick
             ax.barh(y, value, height=thick - 2, color=colour)
             ax.text(value + 0.01 * most, y, fmt.count(value), va="center", color=QUIET, fontsize=9.5)
-        theme.write(figure, (150 + 90 * at + 14, 16), name)
-        figure.add_artist(
-            Line2D([(150 + 90 * at) / 560, (150 + 90 * at + 10) / 560], [1 - 12 / height] * 2, color=colour, lw=7)
-        )
+        x = 4 + (_WIDE - 8) / len(splits) * at
+        theme.write(figure, (x + 16, 16), fmt.shorten(name, 14))
+        figure.add_artist(Line2D([(x + 2) / _WIDE, (x + 9) / _WIDE], [1 - 12 / height] * 2, color=colour, lw=7))
     ax.set(
         xlim=(0, most * 1.02), ylim=(len(shown) * span, -2), yticks=[(i + 0.5) * span - 4 for i in range(len(shown))]
     )
@@ -68,20 +70,27 @@ def histogram(
     value: str = "value as stored",
 ) -> Markup:
     """The share of numbers (or `of` other things) in each bin, a line for each split."""
-    figure = theme.canvas(560, 240)
+    figure = theme.canvas(_WIDE, 240)
     ax = theme.axes(figure, (56, 42, 14, 40))
+    step = (_WIDE - 60) / max(len(parts), 1)
     for at, (name, numbers) in enumerate(parts.items()):
         colour, dash = _COLOURS[at % len(_COLOURS)], _DASHES[at % len(_DASHES)]
         shares = np.asarray(numbers, np.float64) / max(sum(numbers), 1)
         ax.stairs(shares, edges, color=colour, ls=dash, lw=1.8)
-        x = 56 + 110 * at
-        figure.add_artist(Line2D([x / 560, (x + 22) / 560], [1 - 28 / 240] * 2, color=colour, ls=dash, lw=2))
-        theme.write(figure, (x + 27, 32), name)
+        x = 56 + step * at
+        figure.add_artist(Line2D([x / _WIDE, (x + 22) / _WIDE], [1 - 28 / 240] * 2, color=colour, ls=dash, lw=2))
+        theme.write(figure, (x + 27, 32), fmt.shorten(name, 11))
     ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    ax.yaxis.set_major_locator(
+        LogLocator(subs=(1.0,) if high / low > 300 else (1.0, 3.0) if high / low > 30 else "all")
+    )
+    ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g}"))
-    ax.xaxis.set_major_locator(MaxNLocator(8))
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: fmt.round_number(x)))
     theme.write(figure, (2, 12), f"share of all {of}, %", colour=QUIET)
-    theme.write(figure, (553, 234), value, colour=QUIET, align="right")
+    theme.write(figure, (_WIDE - 7, 234), value, colour=QUIET, align="right")
     told = f"{len(edges) - 1} bins from {edges[0]:g} to {edges[-1]:g}"
     return svg.inline(
         figure, prefix=prefix, title=fmt.capital(value) if of != "numbers" else "Values", description=told
@@ -102,8 +111,9 @@ def scatter(
     points: Sequence[tuple[float, float, int]], groups: Sequence[str], shares: Sequence[float], *, prefix: str
 ) -> Markup:
     """Examples on the first two principal components, a colour and mark for each group, with the groups' names."""
-    figure = theme.canvas(620, 460)
-    ax = theme.axes(figure, (20, 14, 150, 34))
+    height = 380
+    figure = theme.canvas(_WIDE, height)
+    ax = theme.axes(figure, (6, 10, 120, 50))
     table = np.asarray([(x, y) for x, y, _ in points], np.float64).reshape(-1, 2)
     mine = np.asarray([group for *_, group in points])
     present = [group for group in range(len(groups)) if (mine == group).any()]
@@ -112,20 +122,19 @@ def scatter(
     for group in present:
         colour, mark = style(group)
         ax.plot(*table[mine == group].T, mark, color=colour, ms=3.6, alpha=0.55, mew=0)
-    for row, group in enumerate(present[: MOST_GROUPS // 2]):
+    named = present[: MOST_GROUPS // 2]
+    for row, group in enumerate(named):
         colour, mark = style(group)
-        y = 26 + 21 * row
-        figure.add_artist(Line2D([486 / 620], [1 - (y - 4) / 460], color=colour, marker=mark, ms=7, mew=0, ls=""))
-        theme.write(figure, (496, y), fmt.shorten(groups[group], 17))
+        x, y = _WIDE - 108, 24 + min(21, (height - 70) / len(named)) * row
+        figure.add_artist(Line2D([x / _WIDE], [1 - (y - 4) / height], color=colour, marker=mark, ms=7, mew=0, ls=""))
+        theme.write(figure, (x + 10, y), fmt.shorten(groups[group], 14))
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines["bottom"].set_visible(False)
     ax.grid(visible=False)
-    named = [f"{100 * share:.0f} % of the variance" for share in shares[:2]]
-    if named:
-        theme.write(figure, (20, 452), f"first component: {named[0]}", colour=QUIET)
-    if len(named) > 1:
-        theme.write(figure, (470, 452), f"second: {named[1]}", colour=QUIET, align="right")
+    for row, (which, share) in enumerate(zip(("first component, across", "second, up"), shares, strict=False)):
+        said = f"{which}: {100 * share:.0f} % of the variance"
+        theme.write(figure, (6, height - 24 + 17 * row), said, colour=QUIET)
     told = "; ".join(
         f"{groups[group]} around ({_middle(table, mine == group, 0)}, {_middle(table, mine == group, 1)})"
         for group in present

@@ -108,6 +108,15 @@ def tick(metric: str, x: float, *, plus: bool = False) -> str:
     return sign + f"{shown:.4g}".replace("-", _MINUS)
 
 
+def round_number(x: float) -> str:
+    """A number at an axis of no metric, as it is.
+
+    >>> round_number(80.0), round_number(-1.5), round_number(12000.0)
+    ('80', '−1.5', '12,000')
+    """
+    return f"{x:,.6g}".replace("-", _MINUS)
+
+
 def unit(metric: str) -> str:
     """The unit of a difference in this metric; empty where there is none."""
     return "points" if is_share(metric) else ""

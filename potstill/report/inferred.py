@@ -131,7 +131,7 @@ def _scores(layer: RemovedLayer, name: str, *, prefix: str) -> Markup:
         curves.values_axis(ax, "score", (min(known), max(known)))
     else:
         ax.yaxis.set_major_locator(MaxNLocator(5))
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: fmt.number(y, 3)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: fmt.round_number(y)))
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     _words(figure, f"score, {layer.layer}", "neurons, by their scores")
     told = f"{fmt.plural(len(gone), 'neuron')} of {len(known)} removed"
@@ -184,7 +184,7 @@ def _along(one: Along, other: Along | None, name: str, *, labels: tuple[str, str
         ax.plot(one.points, one.labels, "o", color=QUIET, ms=3, alpha=0.6, mew=0)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(5))
-        axis.set_major_formatter(FuncFormatter(lambda x, _: fmt.number(x, 3)))
+        axis.set_major_formatter(FuncFormatter(lambda x, _: fmt.round_number(x)))
     _words(figure, "value", one.input)
     told = f"standard deviation from {fmt.number(float(sigmas.min()))} to {fmt.number(float(sigmas.max()))}"
     return svg.inline(figure, prefix=prefix, title=f"Predictive interval of {name} along {one.input}", description=told)

@@ -23,7 +23,7 @@ from potstill.study.plotted import Figures, TargetErrors
 MOST: Final = 36  # pairs of model and target that are drawn; of the others there are tables
 _SIZE: Final = (300, 250)
 _MARGINS: Final = (52.0, 24.0, 14.0, 42.0)
-_TICKS: Final = FuncFormatter(lambda x, _: f"{x:,.6g}".replace("-", "\u2212"))
+_TICKS: Final = FuncFormatter(lambda x, _: fmt.round_number(x))
 
 
 def pictures(cast: Cast, arrays: Figures, ids: Ids) -> list[Picture]:

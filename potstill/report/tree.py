@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -15,12 +15,17 @@ from potstill.report.svg import element
 BOX: Final = (236, 92)  # width and height of a model's box
 PILL: Final = (84, 36)  # recorded outputs
 GAP: Final = 150  # between columns: holds the pill and the arrows
+LABELS: Final = frozenset({"hard_labels", "squared_error", "gaussian"})  # a teacher of these alone gives a prior
+INFERRED: Final = ", inferred by "  # between a model's objective and its inference, in words
 DEEPEST: Final = 3  # columns that fit; deeper families are shown as an outline at any width
 
 
 @dataclass(frozen=True)
 class Node:
-    """A model of the plan; its sweep points and generations share one box. `depth` counts teachers above it."""
+    """A model of the plan; its sweep points and generations share one box. `depth` counts teachers above it.
+
+    `prior`: it has nothing of its teachers but a posterior, of which its prior is made.
+    """
 
     name: str
     details: tuple[str, ...]
@@ -30,6 +35,7 @@ class Node:
     outside: bool = False
     live: bool = False
     depth: int = 0
+    prior: bool = False
 
 
 class Branch(NamedTuple):
@@ -38,6 +44,12 @@ class Branch(NamedTuple):
     node: Node
     also: tuple[str, ...]
     students: list[Branch]
+
+    @property
+    def flow(self) -> str:
+        """What its students have of it."""
+        words = " ".join(_between([branch.node for branch in self.students]))
+        return words if words == "posterior as prior" else f"{words} teach"
 
 
 def family(cast: Cast) -> list[Node]:
@@ -84,7 +96,12 @@ def _node(cast: Cast, keys: list[str], teachers: tuple[str, ...], *, depth: int)
         "sweep point": len({fmt.anything(models[key].point) for key in keys}),
     }
     what = [first.network, *(fmt.plural(n, word) for word, n in several.items() if n > 1)]
-    details = [", ".join(what), *([first.objective] if teachers else [])]
+    plan = cast.results.plan.get("models")
+    settings = plan.get(name) if isinstance(plan, dict) else None
+    prior = bool(teachers) and isinstance(settings, dict) and _of_labels(settings.get("objective"))
+    _, _, inferred = first.objective.partition(INFERRED)
+    told = [inferred] if inferred and (prior or not teachers) else [first.objective] if teachers else []
+    details = [", ".join(what), *told]
     means = [models[key].metrics[metric].mean for key in keys if metric in models[key].metrics]
     result = "no result"
     if len(keys) > 1 and means:
@@ -92,12 +109,24 @@ def _node(cast: Cast, keys: list[str], teachers: tuple[str, ...], *, depth: int)
     elif means:
         one = models[keys[0]].metrics[metric]
         result = f"{fmt.value(metric, one.mean)} {fmt.spread(metric, one.std)}"
-    plan = cast.results.plan.get("models")
-    settings = plan.get(name) if isinstance(plan, dict) else None
     live = isinstance(settings, dict) and settings.get("answers") == "live"
     base = cast.results.baseline
     baseline = base is not None and name == (models[base].model if base in models else base)
-    return Node(name, (*details, result), teachers, first.members, baseline, False, live, depth)
+    return Node(name, (*details, result), teachers, first.members, baseline, False, live, depth, prior)
+
+
+def _of_labels(objective: object) -> bool:
+    """Whether an objective of a plan, or a list of them, learns from labels alone."""
+    found = objective if isinstance(objective, list | tuple) else [objective]
+    return all((one.get("name") if isinstance(one, dict) else one) in LABELS for one in found)
+
+
+def _between(students: Sequence[Node]) -> tuple[str, str]:
+    """What is between a teacher and its students, in two words."""
+    priors = [student.prior for student in students]
+    if any(priors):
+        return ("posterior", "as prior") if all(priors) else ("outputs,", "posterior")
+    return ("asked", "live") if all(student.live for student in students) else ("recorded", "outputs")
 
 
 def outline(nodes: list[Node]) -> list[Branch]:
@@ -190,7 +219,7 @@ def _edges(nodes: list[Node], places: Mapping[str, tuple[float, float]], prefix:
             path = f"M{start} {y:.0f}C{bend:.0f} {y:.0f} {bend:.0f} {to:.0f} {end} {to:.0f}"
             kind = "edge live" if student.live else "edge"
             parts.append(Markup('<path class="{}" d="{}" marker-end="url(#{}-tip)"/>').format(kind, path, prefix))
-        words = ("asked", "live") if all(s.live for s in students) else ("recorded", "outputs")
+        words = _between(students)
         parts.append(
             Markup(
                 '<rect class="pill" x="{}" y="{:.0f}" width="{}" height="{}" rx="18"/>'

@@ -74,5 +74,12 @@ def check(plan: Tables, where: Where) -> None:
         (("training",), plan.training),
         *((("models", n, "training"), m.training) for n, m in plan.models.items()),
     ):
+        steps = training.steps or plan.training.steps
+        if steps and steps < 2 * plan.evaluation.every:
+            raise where.fault(
+                ("evaluation", "every"),
+                f"found {plan.evaluation.every} with {'.'.join((*path, 'steps'))} = {steps}; an area needs two points "
+                f"of a curve, which is a look after {steps // 2} steps at most.",
+            )
         if training.patience:
             raise where.fault((*path, "patience"), "a training that stops early ends its curve early: no area is fair.")

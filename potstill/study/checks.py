@@ -142,11 +142,12 @@ def _learns(plan: Tables, model: Model, path: Path, where: Where) -> None:
     found = model.objective if isinstance(model.objective, tuple) else (model.objective,)
     objectives = [objective for objective in found if objective is not None]
     wants = [objective["name"] for objective in objectives if names.needs_teacher(objective)]
+    distributed = model.inference is not None and model.inference["name"] != "laplace"
     if model.teacher and not any(map(names.can_use_teacher, objectives)) and not inference.of_prior(model):
         raise where.fault(
             (*path, "objective"),
-            f'"{objectives[0]["name"]}" learns nothing from the teacher; '
-            "leave the teacher out, or name an objective that uses it.",
+            f'"{objectives[0]["name"]}" learns nothing from the teacher; leave the teacher out, name an objective that '
+            + ('uses it, or a prior that is made of it: prior = { from = "MODEL" }.' if distributed else "uses it."),
         )
     if not model.teacher:
         if wants:

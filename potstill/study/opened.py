@@ -9,10 +9,11 @@ from typing import Any
 
 from potstill import data as data_module
 from potstill import storage
-from potstill.data import Data
+from potstill.data import Data, testsets
 from potstill.errors import DataError, unknown
 from potstill.study.answers import seed_of
-from potstill.study.tree import Node
+from potstill.study.plan import Plan
+from potstill.study.tree import Node, data_table
 from potstill.types import DataSpec, Source
 
 _BEGAN = [0]
@@ -39,6 +40,13 @@ def open_data(
     depends = table.get("labelled") or table.get("redraw")
     text = json.dumps(storage.plain(table))  # not sorted: the first of several inputs is the default
     return _open(text, seed if depends else 0, folder, splits)
+
+
+def test_files(plan: Plan, folder: str | None) -> None:
+    """Raise `DataError` where the file of an evaluated test set is not there: it is read after all training."""
+    test = data_table(plan)["test"]
+    if isinstance(test, Mapping):
+        testsets.look_for(test, [name for name in test if name in plan.evaluation.splits], folder)
 
 
 def data_facts(table: Mapping[str, Any], seed: int, folder: str | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from potstill.study.inheritance import inherited
 from potstill.study.job import Facts, Job, evaluate_all, file_hash, train_all
 from potstill.study.judging import verdicts
 from potstill.study.latency import measure_costs
-from potstill.study.opened import forget
+from potstill.study.opened import forget, test_files
 from potstill.study.pool import stop_on_signal
 from potstill.study.results import ModelResult, Published, Results
 from potstill.study.tree import Node, Tree, data_table, expand
@@ -31,6 +31,8 @@ def run(job: Job, *, fresh: bool = False) -> Results:
         folder.prepare(job.root, job.plan, fresh=fresh)
         forget(job.began)
         facts = Facts(job.data_folder)
+        if not (job.root / "results.json").is_file():
+            test_files(job.plan, job.data_folder)
         with stop_on_signal(job.place, lambda text: job.say("stop", text)):
             tuned = trials.tune(job, facts)
             stage = replace(job, plan=tuned.plan)
