@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from potstill import engine
+from potstill.bayes.descent import Descent
 from potstill.bayes.layers import fits
 from potstill.bayes.posterior import Blocks, Diagonal, GaussianPosterior, cholesky
 from potstill.errors import PosteriorError
 from potstill.losses import class_logits
 from potstill.networks.drawn import DrawnStack
-from potstill.networks.variational import Variational
+from potstill.networks.pieces import Piece
+from potstill.networks.variational import Variational, variances
 from potstill.types import Source, Teacher
 
 
@@ -42,10 +44,7 @@ class Divergence:
         self._mean, self._log_det = prior.mean.float(), float(_log_determinant(prior))
         self._size = prior.layout.size
         self._precision = _precision(prior)
-        self._standard = prior.kind == "diagonal" and bool((prior.mean == 0).all() and (prior.variance == 1).all())
-        self._held: DrawnStack | None = None  # whose numbers lie as in the two lists below
-        self._places: list[Tensor] = []
-        self._room: list[Tensor] = []
+        self._descent: Descent | None = None
         if network.learn_prior:
             with torch.no_grad():
                 network.get_buffer("prior_mean").copy_(prior.mean)
@@ -79,40 +78,21 @@ class Divergence:
             start = part.stop
         return 0.5 * (total + self._log_det - self._size) - log_std.sum()
 
-    def descend(self, stack: DrawnStack, weight: float) -> float:
-        """The divergence times `weight`; its gradient is added to the stack's, of a learned prior set there.
+    def descend(self, stack: DrawnStack, piece: Piece, weight: float) -> float:
+        """A piece's part of the divergence times `weight`; its gradient is added to the piece's.
 
-        What calling it and going back by autograd gives, of a prior that is `apart`; `stack` holds the network.
+        That is then with respect to log standard deviations, no longer to variances; of a learned prior it is set. All
+        pieces together give what calling it and going back by autograd gives, of a prior that is `apart`; `stack` holds
+        the network.
         """
-        if stack is not self._held:
-            self._held = stack
-            self._places = [stack.padded(self._mean, 0.0), stack.padded(self._precision[0], 1.0)]
-            self._room = [torch.empty(stack.size) for _ in range(3)]
-        scale = self.beta * weight
-        return _descend_learned(stack, scale, self._room) if stack.network.learn_prior else self._descend(stack, scale)
+        if self._descent is None or self._descent.stack is not stack:
+            self._descent = Descent(stack, self._mean, self._precision[0], log_det=self._log_det)
+        return self._descent(piece, self.beta * weight)
 
     @property
     def apart(self) -> bool:
         """Whether the prior's weights are independent."""
         return self._kind == "diagonal"
-
-    def _descend(self, stack: DrawnStack, scale: float) -> float:
-        (prior_mean, precision), (gap, weighted, ratio) = self._places, self._room
-        by_mean, by_log_std, *_ = stack.parts(stack.gradients)
-        spread = stack.spread if stack.local else (2 * stack.log_stds).exp_()
-        if self._standard:  # N(0, 1): fewer passes, which are what a large network's divergence costs
-            by_mean.add_(stack.means, alpha=scale)
-            by_log_std.add_(spread, alpha=scale).sub_(scale)
-            squares = torch.linalg.vector_norm(stack.means).square()
-            return scale * float(0.5 * (spread.sum() + squares - stack.size) - stack.log_stds.sum())
-        torch.sub(stack.means, prior_mean, out=gap)
-        torch.mul(gap, precision, out=weighted)
-        torch.mul(spread, precision, out=ratio)
-        by_mean.add_(weighted, alpha=scale)
-        by_log_std.add_(ratio, alpha=scale).sub_(scale)
-        # Not a dot product: in a lower precision of products torch has a slow one.
-        quadratic = ratio.addcmul_(gap, weighted).sum() + (self._log_det - stack.size)
-        return scale * float(0.5 * quadratic - stack.log_stds.sum())
 
     def _to(self, device: torch.device) -> None:
         if self._mean.device != device:
@@ -130,18 +110,18 @@ class _Diagonal(torch.autograd.Function):
     ) -> Tensor:
         mean, log_std = _flat(parameters[:count]), _flat(parameters[count:])
         gap = mean.sub_(prior_mean)
-        weighted, ratio = gap * precision, (2 * log_std).exp_().mul_(precision)
-        ctx.save_for_backward(weighted, ratio)
+        weighted, spread = gap * precision, variances(log_std)
+        ctx.save_for_backward(weighted, spread, precision)
         ctx.shapes = [parameter.shape for parameter in parameters[:count]]
-        return 0.5 * (ratio.sum() + gap @ weighted) - log_std.sum() + constant
+        return 0.5 * ((spread * precision).sum() + gap @ weighted) - log_std.sum() + constant
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        weighted, ratio = ctx.saved_tensors
+        weighted, spread, precision = ctx.saved_tensors
         sizes = [shape.numel() for shape in ctx.shapes]
         found = []
-        for flat in (weighted * gradient, (ratio - 1) * gradient):
+        for flat in (weighted * gradient, torch.addcmul(-gradient, precision * gradient, spread)):
             cut = torch.split(flat, sizes)
             found += [part.reshape(shape) for part, shape in zip(cut, ctx.shapes, strict=True)]
         return (None, None, None, None, *found)
@@ -156,25 +136,6 @@ def _learned(network: Variational, means: list[Tensor], log_stds: list[Tensor]) 
     own = _flat(log_stds)
     ratio, gap = (2 * (own - log_std)).exp(), (_flat(means) - mean) * (-log_std).exp()
     return 0.5 * (ratio + gap.square() - 1).sum() + (log_std - own).sum()
-
-
-def _descend_learned(stack: DrawnStack, scale: float, room: list[Tensor]) -> float:
-    """`_learned` with its gradient, times `scale`."""
-    network, (gap, ratio, inverse) = stack.network, room
-    rate, (mean, log_std, shift, log_shift) = network.learn_prior, stack.parts(stack.values)
-    by_mean, by_log_std, by_shift, by_log_shift = stack.parts(stack.gradients)
-    prior = torch.add(network.get_buffer("prior_log_std"), log_shift, alpha=rate)
-    torch.neg(prior, out=inverse).exp_()
-    torch.sub(mean, network.get_buffer("prior_mean"), out=gap).sub_(shift, alpha=rate).mul_(inverse)
-    torch.sub(log_std, prior, out=ratio).mul_(2).exp_()
-    pull = torch.mul(gap, inverse, out=inverse).mul_(scale)
-    by_mean.add_(pull)
-    torch.mul(pull, -rate, out=by_shift)
-    ratio.sub_(1)
-    by_log_std.add_(ratio, alpha=scale)
-    both = ratio.addcmul_(gap, gap)
-    torch.mul(both, -rate * scale, out=by_log_shift)
-    return scale * float(0.5 * both.sum() + prior.sub_(log_std).sum())
 
 
 def log_predictive(model: Teacher, source: Source, *, batch_size: int | None = None) -> Tensor:
@@ -238,7 +199,8 @@ def _flat(tensors: Any) -> Tensor:
 
 def _precision(prior: GaussianPosterior) -> list[Tensor]:
     if isinstance(prior.covariance, Diagonal):
-        return [(1 / prior.covariance.variance).float()]
+        # By the function that computes a weight's own variance: one that stands at the prior feels no pull.
+        return [variances((prior.covariance.variance.log() / 2).float()).reciprocal_()]
     blocks = prior.covariance.blocks if isinstance(prior.covariance, Blocks) else (prior.covariance.matrix,)
     return [torch.cholesky_inverse(cholesky(block)).float() for block in blocks]
 

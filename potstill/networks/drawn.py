@@ -2,30 +2,33 @@
 
 Like `networks.stack`, for linear layers with ReLUs between them: answers are drawn from their normals, one draw for
 every example (Kingma, Salimans and Welling 2015), or are those of the means. All means lie in one stretch of memory,
-all log standard deviations in another, so that what is done to every number is one call for all layers.
+all log standard deviations in another, so that what is done to every number is one call for all layers, or one for each
+piece of a large network.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
-from potstill.networks.stack import ALIGNED, Precision, hooked, watched
-from potstill.networks.variational import LEAST, Variational, VariationalLayer
+from potstill.networks.pieces import Flat, Piece, pieces_of
+from potstill.networks.stack import Precision, hooked, watched
+from potstill.networks.variational import LEAST, Variational, VariationalLayer, variances
 
 
 class _Layer(NamedTuple):
-    """One layer: views of its means (out, in) and (out,), of the variances of its weights, and of their gradients."""
+    """One layer: views of its means (out, in) and (out,), and of the variances."""
 
     weight: Tensor
     bias: Tensor
     weight_spread: Tensor
     bias_spread: Tensor
-    gradients: tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class _Kept(NamedTuple):
@@ -41,21 +44,20 @@ class DrawnStack:
     """The passes of one network. `DrawnStack.of` tells whether it is such a one.
 
     From then on its parameters lie side by side in `values`, their `.grad` in `gradients`, until `release`; the first
-    `size` numbers of both are of means, the next `size` of log standard deviations, the rest of a prior that the
-    network learns. Between parameters are zeros. `spread` (size,) holds the variances of the last forward pass.
+    `size` numbers of both are of means, in a posterior's order, the next `size` of log standard deviations, the rest of
+    a prior that the network learns. `spread` (size,) holds the variances of the last forward pass.
+
+    `most`: how many weights may be in a piece; None: all. With several pieces `.grad` means nothing.
     """
 
-    def __init__(self, network: Variational) -> None:
+    def __init__(self, network: Variational, most: int | None = None) -> None:
         self.network = network
         self.local = next(iter(network.layers.values())).noise == "local"
         means, log_stds = network.means(), network.log_stds()
-        unit = 1 if network.learn_prior else ALIGNED  # a learned prior is in one piece, as a posterior is
-        starts = [0]
-        for parameter in means:
-            starts.append(starts[-1] + -(-parameter.numel() // unit) * unit)
-        self.size = starts.pop()
-        places = dict(zip(map(id, means), starts, strict=True))
-        places |= {id(own): self.size + start for own, start in zip(log_stds, starts, strict=True)}
+        self._starts = list(itertools.accumulate((p.numel() for p in means), initial=0))
+        self.size = self._starts[-1]
+        places = dict(zip(map(id, means), self._starts, strict=False))
+        places |= {id(own): self.size + start for own, start in zip(log_stds, self._starts, strict=False)}
         shifts = [p for p in network.parameters() if id(p) not in places]
         places |= {id(own): (2 + number) * self.size for number, own in enumerate(shifts)}
         self._places = [places[id(p)] for p in network.parameters()]
@@ -66,23 +68,22 @@ class DrawnStack:
         ):
             value.copy_(parameter.detach())
             parameter.data, parameter.grad = value, gradient
-        spreads = [_view(self.spread, start, mean) for start, mean in zip(starts, means, strict=True)]
-        found = [p.grad for pair in zip(means, log_stds, strict=True) for p in pair]
-        told = [tensor for tensor in found if tensor is not None]
-        self._layers = [
-            _Layer(w.detach(), b.detach(), v, s, tuple(told[4 * number : 4 * number + 4]))  # type: ignore[arg-type]
-            for number, (w, b, v, s) in enumerate(
-                zip(means[::2], means[1::2], spreads[::2], spreads[1::2], strict=True)
-            )
+        views = [
+            [_view(flat, start, p) for start, p in zip(self._starts, means, strict=False)]
+            for flat in (self.means, self.spread)
         ]
+        self._layers = [_Layer(w[0], w[1], v[0], v[1]) for w, v in zip(*map(_pairs, views), strict=True)]
+        whole = Flat(self.means, self.log_stds, self.spread, *self.parts(self.gradients)[:2])
+        shapes = [(len(layer.weight), layer.weight.shape[1]) for layer in self._layers]
+        self.pieces = pieces_of(shapes, whole, None if shifts else most)
         self._kept: list[_Kept] = []
 
     @staticmethod
-    def of(network: nn.Module) -> DrawnStack | None:
+    def of(network: nn.Module, most: int | None = None) -> DrawnStack | None:
         """The passes of `network`; None where it holds anything else, is not float32 on the CPU, or has hooks."""
         if not isinstance(network, Variational) or not _fits(network):
             return None
-        return DrawnStack(network)
+        return DrawnStack(network, most)
 
     @property
     def means(self) -> Tensor:
@@ -94,18 +95,22 @@ class DrawnStack:
         """(size,): all log standard deviations."""
         return self.values[self.size : 2 * self.size]
 
+    @property
+    def cuts(self) -> list[list[tuple[slice, Tensor]]] | None:
+        """For every piece, where its means and log standard deviations lie in `values`, and their gradients.
+
+        None where all is one piece, and `gradients` those of `values`.
+        """
+        if len(self.pieces) == 1:
+            return None
+        return [
+            [(place, own.by_means), (slice(self.size + place.start, self.size + place.stop), own.by_log_stds)]
+            for _, place, own, _ in self.pieces
+        ]
+
     def parts(self, flat: Tensor) -> list[Tensor]:
         """`values` or `gradients` cut into stretches of `size` numbers: means, log standard deviations, a prior's."""
         return list(torch.split(flat, self.size))
-
-    def padded(self, posterior: Tensor, fill: float) -> Tensor:
-        """(size,) float32: a posterior's flat vector (P,) in the order and at the places of the means."""
-        found, start = torch.full((self.size,), fill), 0
-        for mean in self.network.means():
-            offset = (mean.data_ptr() - self.values.data_ptr()) // 4
-            found[offset : offset + mean.numel()] = posterior[start : start + mean.numel()]
-            start += mean.numel()
-        return found
 
     def like(self) -> Tensor:
         """Zeros, as many as `values` has."""
@@ -122,12 +127,12 @@ class DrawnStack:
         here = inputs.flatten(1)
         self._kept = []
         if self.local:
-            torch.mul(self.log_stds, 2, out=self.spread).exp_()
+            variances(self.log_stds, out=self.spread)
         with Precision(len(here)) as precision:
             for number, layer in enumerate(self._layers):
                 if number:
                     here.relu_()
-                precision.choose(layer.weight.unsqueeze(0))
+                precision.suit(layer.weight.numel())
                 mean = torch.addmm(layer.bias, here, layer.weight.t())
                 if not self.local:
                     self._kept.append(_Kept(here, here, mean))
@@ -141,34 +146,52 @@ class DrawnStack:
                 here = answer
         return here
 
-    def backward(self, gradient: Tensor) -> None:
-        """From the loss's gradient with respect to the answers, (B, outputs), to every mean's and log std's `.grad`."""
-        deviations = self.gradients[self.size : 2 * self.size]
-        if not self.local:
-            deviations.zero_()
+    def backward(self, gradient: Tensor, done: Callable[[Piece], None] | None = None) -> None:
+        """From the loss's gradient with respect to the answers, (B, outputs), to every mean's and variance's.
+
+        `done` is called with each piece, and may change its weights, which are no longer needed. Then come the
+        gradients of the next one in the place of its own.
+        """
+        back, pulls = gradient, [gradient]
         with Precision(len(gradient)) as precision:
-            for number in range(len(self._layers) - 1, -1, -1):
-                layer, kept = self._layers[number], self._kept[number]
-                by_weight, by_weight_spread, by_bias, by_bias_spread = layer.gradients
-                precision.choose(layer.weight.unsqueeze(0))
-                torch.sum(gradient, 0, out=by_bias)
-                torch.mm(gradient.t(), kept.inputs, out=by_weight)
-                back = gradient @ layer.weight if number else gradient
-                if self.local:  # twice that with respect to the variance; a log std's is the variance times it
-                    pull = gradient * kept.pull
-                    torch.sum(pull, 0, out=by_bias_spread)
-                    torch.mm(pull.t(), kept.squares, out=by_weight_spread)
-                    if number:
-                        back.addcmul_(pull @ layer.weight_spread, kept.inputs)
-                if number:  # a ReLU's output is positive exactly where its input is
-                    gradient = torch.ops.aten.threshold_backward(back, kept.inputs, 0)
+            for piece in self.pieces:
+                for part in piece.rows:
+                    layer, kept = self._layers[part.layer], self._kept[part.layer]
+                    if part.by_bias is not None:  # a layer's last rows come first
+                        precision.suit(layer.weight.numel())
+                        pulls = [back, back * kept.pull] if self.local else [back]
+                        back = self._back(part.layer, pulls)
+                    precision.suit(part.by_weight[0].numel())
+                    # A mean's by way of inputs; a variance's twice by way of their squares.
+                    for number, (pull, given) in enumerate(zip(pulls, (kept.inputs, kept.squares), strict=False)):
+                        if part.by_bias is not None:
+                            torch.sum(pull, 0, out=part.by_bias[number])
+                        torch.mm(pull.t()[part.rows], given, out=part.by_weight[number])
+                if not self.local:
+                    piece.own.by_log_stds.zero_()
+                if done is not None:
+                    done(piece)
+
+    def _back(self, number: int, pulls: Sequence[Tensor]) -> Tensor:
+        """The gradient with respect to the answers of the layer before."""
+        layer, kept = self._layers[number], self._kept[number]
+        if not number:
+            return pulls[0]
+        back = pulls[0] @ layer.weight
         if self.local:
-            deviations.mul_(self.spread)
+            back.addcmul_(pulls[1] @ layer.weight_spread, kept.inputs)
+        # A ReLU's output is positive exactly where its input is.
+        found: Tensor = torch.ops.aten.threshold_backward(back, kept.inputs, 0)
+        return found
 
     def release(self) -> None:
         """Give every parameter memory of its own again, and no gradient."""
         for parameter in self.network.parameters():
             parameter.data, parameter.grad = parameter.detach().clone(), None
+
+
+def _pairs(views: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    return list(zip(views[::2], views[1::2], strict=True))
 
 
 def _view(flat: Tensor, start: int, like: Tensor) -> Tensor:

@@ -239,7 +239,11 @@ class Precision:
 
     def choose(self, weight: Tensor) -> None:
         """Set what suits a product of the batch with a `weight` (k, out, in)."""
-        wanted = "highest" if weight.shape[1] * weight.shape[2] < self._largest else self._usual
+        self.suit(weight.shape[1] * weight.shape[2])
+
+    def suit(self, numbers: int) -> None:
+        """Set what suits a product of the batch with a matrix of so many numbers."""
+        wanted = "highest" if numbers < self._largest else self._usual
         if wanted != self._set:
             torch.set_float32_matmul_precision(wanted)
             self._set = wanted

@@ -159,7 +159,22 @@ class Storage(Protocol):
         ...
 
 
-def updater(optimizers: Sequence[Optimizer], storage: Storage) -> Callable[[], None]:
+class Update(Protocol):
+    """Takes a step, or what a step does to a piece; the pieces of a step in their order, from number 0."""
+
+    def __call__(self, piece: int = 0, /) -> None: ...
+
+
+Cuts = Sequence[Sequence[tuple[slice, Tensor]]]  # for every piece: stretches of a storage's values and their gradients
+
+
+def in_pieces(optimizer: Optimizer) -> bool:
+    """Whether its steps can be taken a piece at a time."""
+    groups = optimizer.param_groups
+    return type(optimizer) in (Adam, AdamW) and len(groups) == 1 and bool(groups[0]["fused"])
+
+
+def updater(optimizers: Sequence[Optimizer], storage: Storage, cuts: Cuts | None = None) -> Update:
     """The steps of several equal optimizers that stand at the same step, one per network of a storage.
 
     For fused Adam that is one call for everything, with the same numbers. Only the running means below the smallest
@@ -170,9 +185,9 @@ def updater(optimizers: Sequence[Optimizer], storage: Storage) -> Callable[[], N
     """
     first = optimizers[0]
     group = first.param_groups[0]
-    if type(first) not in (Adam, AdamW) or len(first.param_groups) > 1 or not group["fused"]:
+    if not in_pieces(first):
 
-        def each() -> None:
+        def each(_: int = 0, /) -> None:
             for optimizer in optimizers:
                 optimizer.step()
 
@@ -189,27 +204,25 @@ def updater(optimizers: Sequence[Optimizer], storage: Storage) -> Callable[[], N
             optimizer.state[parameter] = {"step": step, "exp_avg": mean, "exp_avg_sq": square}
     fixed = {name: group[name] for name in ("amsgrad", "weight_decay", "eps", "maximize")}
     beta1, beta2 = group["betas"]
-    values, gradients, steps = [storage.values], [storage.gradients], [step]
-    averages, averaged_squares = [[tensor] for tensor in moments]
+    pieces = [
+        (
+            [storage.values[stretch] for stretch, _ in cut],
+            [gradient for _, gradient in cut],
+            *([moment[stretch] for stretch, _ in cut] for moment in moments),
+            [],
+            [step] * len(cut),
+        )
+        for cut in cuts or [[(slice(None), storage.gradients)]]
+    ]
     # What torch.optim.adam.adam calls for these tensors: it sorts them by device first, which takes 30 us each step.
     fused = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
     harmless = _harmless(group["eps"], beta2)
 
-    def at_once() -> None:
-        step.add_(1)
+    def at_once(piece: int = 0, /) -> None:
+        if piece == 0:
+            step.add_(1)
         with _flushing(harmless):
-            fused(
-                values,
-                gradients,
-                averages,
-                averaged_squares,
-                [],
-                steps,
-                beta1=beta1,
-                beta2=beta2,
-                lr=group["lr"],
-                **fixed,
-            )
+            fused(*pieces[piece], beta1=beta1, beta2=beta2, lr=group["lr"], **fixed)
 
     return at_once
 
