@@ -217,8 +217,11 @@ def seen_by(model: object, source: Source) -> Source:
     """The source as a model is handed it: with the input that its `sees` names, and no other.
 
     A source without named inputs, and one for a model that names none, stays as it is. `DataError` where the source
-    does not have that input, or has it made otherwise than it was for the model's training (`recipe`).
+    does not have that input, or has it made otherwise than it was for the model's training (`recipe`), and for whole
+    data in its place.
     """
+    if not hasattr(source, "fetch"):
+        raise DataError(f"Found a {type(source).__name__}; wanted is one of its parts, such as data.test.")
     name, recipe = getattr(model, "sees", ""), getattr(model, "recipe", {})
     if name and source.spec.sees:
         source = source.seeing(name)  # type: ignore[attr-defined]

@@ -641,11 +641,26 @@ def test_answers_for_other_rows_are_refused(digits: Any, teacher: Any, tmp_path:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"batch_size": 0}, {"epochs": -1}, {"label_smoothing": 1.0}, {"clip": -1.0}, {"views": 0}, {"epoch": 3}],
+    [
+        {"batch_size": 0},
+        {"batch_size": 1.5},
+        {"epochs": -1},
+        {"label_smoothing": 1.0},
+        {"clip": -1.0},
+        {"views": 0},
+        {"epoch": 3},
+    ],
 )
 def test_wrong_settings_are_refused(digits: Any, settings: dict[str, Any]) -> None:
     with pytest.raises(SettingError):
         ps.fit("mlp:8", digits, **settings)
+
+
+def test_whole_data_and_their_parts_are_told_apart(digits: Any) -> None:
+    with pytest.raises(DataError, match=r"Found a \w+; wanted is a whole data set"):
+        ps.fit("linear", digits.train, epochs=1)
+    with pytest.raises(DataError, match=r"Found a Data; wanted is one of its parts, such as data\.test"):
+        ps.evaluate(ps.fit("linear", digits, steps=0, select="last"), digits)
 
 
 # ---------------------------------------------------------------- the model folder

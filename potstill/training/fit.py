@@ -14,7 +14,7 @@ from potstill import bayes, metrics, networks, storage
 from potstill.bayes import Inference
 from potstill.bayes.inference import Prepared
 from potstill.engine import Engine
-from potstill.errors import NetworkError, SettingError
+from potstill.errors import DataError, NetworkError, SettingError
 from potstill.networks.model import Model
 from potstill.networks.start import Start, start_from
 from potstill.registry import Spec
@@ -101,6 +101,8 @@ def fit(
     `should_stop()` answers true, `ObjectiveError`, `DataError`, `TeacherError` for what does not fit together.
     """
     options = Training.of(training, settings)
+    if not hasattr(data, "train"):
+        raise DataError(f"Found a {type(data).__name__}; wanted is a whole data set, which data.open gives.")
     infer = None if inference is None else bayes.build(inference)
     goal = pick_objective(_likelihood(objective, teacher, infer, data), teacher, data.train.spec)
     train, validation = _augmented(seeing(data.train, sees), options), seeing(data.validation, sees)

@@ -45,9 +45,8 @@ class Training:
                 raise SettingError(f"{name} is {getattr(self, name)!r}; wanted is {wanted}.")
 
         size: Any = self.batch_size
-        need(
-            size == "all" or (not isinstance(size, str) and size >= 1), "batch_size", 'a number of at least 1, or "all"'
-        )
+        whole = not isinstance(size, str) and size >= 1 and size == int(size)
+        need(size == "all" or whole, "batch_size", 'a whole number of at least 1, or "all"')
         need(self.epochs is None or self.epochs >= 0, "epochs", "a whole number of at least 0")
         need(self.steps is None or self.steps >= 0, "steps", "a whole number of at least 0")
         need(self.epochs is not None or self.steps is not None, "epochs", "a number, or give steps")
