@@ -688,6 +688,7 @@ def test_ctrl_c_saves_and_the_printed_command_continues(ask: Ask, tmp_path: Path
     finally:
         if program.poll() is None:
             os.killpg(program.pid, signal.SIGKILL)
+            program.communicate()  # or what it leaves open is a warning, and so an error, of a later test
     assert program.returncode == 130, err
     assert out == ""
     assert "Traceback" not in err
