@@ -39,13 +39,16 @@ def test_operations_are_those_counted_by_hand(bench: Any) -> None:
 
 
 def test_variational_steps_are_timed_beside_ordinary_ones(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """That it runs, on every network by every prior, and prints a ratio for each: not how fast."""
+    """That it runs, on every network by every prior, and prints two ratios for each, to `fit`'s step and to a plain
+    loop's: not how fast."""
     run = bench("run")
     run.variational(steps=1, repeats=1, rows=16)
     lines = capsys.readouterr().out.splitlines()
     priors = ("N(0, 1)", "N(0, 0.1)", "of a teacher")
     wanted = [f"{name}, prior {prior}" for name in run.VARIATIONAL for prior in priors]
-    assert [line.split(":")[0].strip() for line in lines] == wanted
+    assert [line.split(":")[0].strip() for line in lines[::2]] == wanted
+    assert [line.split(" the same")[0].strip() for line in lines[1::2]] == [f"{each}:" for each in wanted]
+    assert all("against a plain loop of" in line for line in lines[1::2])
     assert all("wanted <= 2.5" in line for line in lines)
     assert "variational" in run.BENCHES
 

@@ -290,8 +290,8 @@ def test_all_rows_in_one_step(digits: Any) -> None:
     assert whole.info["steps"] == 3
     assert [len(seen) for seen in spies[0].seen] == [n] * 3
     assert same(whole, ps.fit("mlp:8", digits, spies[1], batch_size=n, epochs=3))
-    for wrong in ("al", 0, -1):
-        with pytest.raises(SettingError, match=r'batch_size is .*; wanted is a number of at least 1, or "all"'):
+    for wrong in ("al", 0, -1, 1.5):
+        with pytest.raises(SettingError, match=r'batch_size is .*; wanted is a whole number of at least 1, or "all"'):
             Training(batch_size=wrong)  # type: ignore[arg-type]
 
 
