@@ -67,7 +67,8 @@ class Stepper(Protocol):
     def step(self, index: Tensor, view: int, number: int) -> Sequence[Values]:
         """Step `number` with the rows `index` of a view; the loss's terms of each training.
 
-        Raises `Failed`, before anything is updated, for a loss that is not finite or a network that answers wrongly.
+        Raises `Failed` for a loss that is not finite or a network that answers wrongly: before anything is updated, but
+        for a divergence that turns out not finite after a part of a large variational network's weights has moved.
         """
         ...
 
