@@ -11,12 +11,12 @@ from markupsafe import Markup
 from potstill.report import format as fmt
 from potstill.report.names import Cast
 from potstill.report.svg import element
+from potstill.study.words import INFERRED
 
 BOX: Final = (236, 92)  # width and height of a model's box
 PILL: Final = (84, 36)  # recorded outputs
 GAP: Final = 150  # between columns: holds the pill and the arrows
 LABELS: Final = frozenset({"hard_labels", "squared_error", "gaussian"})  # a teacher of these alone gives a prior
-INFERRED: Final = ", inferred by "  # between a model's objective and its inference, in words
 DEEPEST: Final = 3  # columns that fit; deeper families are shown as an outline at any width
 
 

@@ -52,6 +52,7 @@ def _telling(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 ANSWERED: Final = "rows that the teacher answers for"
+INFERRED: Final = ", inferred by "  # between an objective and an inference
 
 
 def known(found: float | str) -> str:
@@ -74,7 +75,7 @@ def learns(settings: Mapping[str, Any]) -> str:
         return "the law by which the data were drawn"
     some = settings.get("known")
     rows = "the labelled ones" if some == "labelled" else None if some is None else known(some)
-    inferred = f", inferred by {_inference(settings['inference'])}" if settings.get("inference") else ""
+    inferred = f"{INFERRED}{_inference(settings['inference'])}" if settings.get("inference") else ""
     return objective(settings["objective"]) + (f", {ANSWERED}: {rows}" if rows else "") + inferred
 
 
